@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef INLAY_HOST_H
+#define INLAY_HOST_H
+
+/*
+ * A target host as a session sees it: its store, its workspaces, their generations and mounts. Implemented
+ * by the keeper (fs/keep), called by the serving side of sessions (sync/session). All functions may be
+ * called from any thread; each session has its own.
+ *
+ * A workspace is named by the absolute path where it appears. Its generations are kept in the store under the
+ * ref of the workspace. It shows the *live* generation; the newest *durable* one is what a crash leaves.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/error.h"
+#include "inlay/generation.h"
+#include "inlay/idset.h"
+#include "inlay/store.h"
+#include "inlay/trees.h"
+
+struct inlay_host;
+struct inlay_workspace;
+
+enum {
+	INLAY_HOST_PATH_MAX = 4096, /* bytes of a workspace's path with the NUL */
+	INLAY_HOST_OWNER_MAX = 256,
+	INLAY_HOST_KEEP = 10, /* generations of a history, unless told otherwise */
+};
+
+/* Positive results. */
+enum {
+	INLAY_HOST_MISSING = 1,    /* no such workspace or generation */
+	INLAY_HOST_LOCKED = 2,     /* another session changes the workspace; err says who */
+	INLAY_HOST_STALE = 3,      /* the expected root is not the live one */
+	INLAY_HOST_INCOMPLETE = 4, /* objects are missing; they are in *missing */
+};
+
+struct inlay_store *inlay_host_store(struct inlay_host *host);
+struct inlay_trees *inlay_host_trees(struct inlay_host *host);
+
+/* ---- workspaces ---- */
+
+/*
+ * The workspace at a path; a relative one, or one that starts with "~/", is below the home directory.
+ * create: makes the directory (and its parents) and registers the workspace; the directory must be
+ * empty, or be one of ours already (-ENOTEMPTY, exit code 4). Gives a reference. Positive: MISSING.
+ */
+int inlay_host_workspace(struct inlay_host *host, const char *path, bool create,
+			 struct inlay_workspace **ret, struct inlay_error *err) inlay_must_check;
+void inlay_workspace_unref(struct inlay_workspace *ws); /* accepts NULL */
+INLAY_DEFINE_CLEANUP(struct inlay_workspace, inlay_workspace_unref)
+
+/* Calls fn for each workspace; stops when it gives a value other than 0 and returns that. */
+int inlay_host_each(struct inlay_host *host,
+		    int (*fn)(void *ctx, struct inlay_workspace *ws, struct inlay_error *err),
+		    void *ctx, struct inlay_error *err) inlay_must_check;
+
+/*
+ * The right to change the workspace, for one session at a time. Waits up to wait_ns for it. Positive:
+ * LOCKED, with a text in *err that says who holds it and since when.
+ */
+int inlay_workspace_lock(struct inlay_workspace *ws, const char *owner, int64_t wait_ns,
+			 struct inlay_error *err) inlay_must_check;
+void inlay_workspace_unlock(struct inlay_workspace *ws);
+
+struct inlay_workspace_state {
+	char path[INLAY_HOST_PATH_MAX];
+	char id[17];                  /* names its directory and its ref */
+	struct inlay_generation live; /* number 0: nothing was published yet */
+	uint64_t durable;             /* number of the newest durable generation */
+	bool durable_failed;          /* the last attempt failed; durable_text says why */
+	char durable_text[256];
+	bool mount_wanted; /* it is mounted, and mounted again after a crash or a reboot */
+	bool mounted;
+	bool everybody; /* others than the owner may enter */
+	int worker_pid;
+	uint64_t worker_starts;
+	char mount_text[256]; /* why it is not mounted */
+	uint64_t damaged;     /* objects of the live generation that the store cannot give */
+	char owner[INLAY_HOST_OWNER_MAX]; /* who holds the lock; "" = nobody */
+	int64_t owner_since_ns;           /* CLOCK_REALTIME */
+};
+
+void inlay_workspace_state(struct inlay_workspace *ws, struct inlay_workspace_state *ret);
+
+/* ---- generations ---- */
+
+struct inlay_commit {
+	struct inlay_digest
+		expect; /* the live root's tree must be this one; zeros = there is none */
+	struct inlay_root root;
+	uint64_t changed;     /* entries, for the log */
+	uint64_t rollback_of; /* see generation.h */
+	const char *origin;   /* at most INLAY_ORIGIN_MAX bytes */
+};
+
+/*
+ * Makes a new generation live: checks that everything its tree needs is in the store (cost follows the
+ * difference to the live one), shows it in the mount, and returns when the last process sees it. Becoming
+ * durable goes on by itself; see inlay_workspace_watch. A root that is live already makes no new
+ * generation; what was sent for it is made durable at once. Positive: STALE, INCOMPLETE (*missing has at
+ * least one of the missing objects).
+ */
+int inlay_workspace_commit(struct inlay_workspace *ws, const struct inlay_commit *commit,
+			   struct inlay_generation *ret, struct inlay_idset *missing,
+			   struct inlay_error *err) inlay_must_check;
+
+/* An eventfd that is written whenever durable or durable_failed changes; -1 to stop. */
+void inlay_workspace_watch(struct inlay_workspace *ws, int eventfd);
+
+/* Newest first; the live generation is the first one also while it is not durable. *ret is the caller's (free). */
+int inlay_workspace_history(struct inlay_workspace *ws, struct inlay_history **ret,
+			    struct inlay_error *err) inlay_must_check;
+
+/* Objects of the live generation that are known to be damaged or missing. */
+int inlay_workspace_damaged(struct inlay_workspace *ws, struct inlay_idset *ret,
+			    struct inlay_error *err) inlay_must_check;
+
+/* ---- the mount ---- */
+
+enum inlay_workspace_mount_flags {
+	INLAY_MOUNT_BOOT = 1 << 0, /* register it for the next boot */
+};
+
+/* Mounts the live generation; harmless when it is mounted. Positive: MISSING (nothing to show). */
+int inlay_workspace_mount(struct inlay_workspace *ws, enum inlay_workspace_mount_flags flags,
+			  struct inlay_error *err) inlay_must_check;
+/* -EBUSY when it is in use, unless lazy: then it goes when the last user does. Harmless when not mounted. */
+int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_error *err)
+	inlay_must_check;
+
+/* Forgets the workspace: unmounted, its history removed. Its objects go with the next gc. */
+int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+
+/* ---- keeping house ---- */
+
+/* Between the first object of a change set and its commit, or its end: what comes is kept from gc. By the
+ * same thread, not nested; beginning waits for a gc to end. */
+void inlay_host_receive(struct inlay_host *host, bool begin);
+
+int inlay_host_gc(struct inlay_host *host, int64_t grace_ns, struct inlay_store_sweep *ret,
+		  struct inlay_error *err) inlay_must_check;
+
+/*
+ * Reads and checks everything: the store, and that all that the histories need is there. found() is told each
+ * finding; damaged objects are taken out of the index, so that the next sync sends them again. *ret_bad
+ * counts the findings.
+ */
+int inlay_host_fsck(struct inlay_host *host, void (*found)(void *ctx, const char *what),
+		    void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
+		    uint64_t *ret_bad, struct inlay_error *err) inlay_must_check;
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef INLAY_LIMITS_H
+#define INLAY_LIMITS_H
+
+/*
+ * Every limit that a byte from a disk, a peer, the kernel, an archive or a user is checked against.
+ * What exceeds one is refused with -E2BIG or -EPROTO and named; nothing is ever clamped.
+ */
+
+enum {
+	INLAY_NAME_MAX = 255,       /* bytes of one name; no '/', no NUL, not "." or ".." */
+	INLAY_PATH_MAX = 65535,     /* bytes of a path inside a workspace */
+	INLAY_DEPTH_MAX = 1024,     /* directories above a name */
+	INLAY_LINK_MAX = 4095,      /* bytes of a symlink's target */
+	INLAY_FRAME_MAX = 1 << 20,  /* bytes of a frame's payload */
+	INLAY_ZSTD_WINDOW_LOG = 27, /* largest window that is decoded: 128 MiB */
+	INLAY_XATTR_NAME_MAX = 255,
+	INLAY_XATTR_VALUE_MAX = 65536,
+	INLAY_XATTRS_MAX = 1 << 20,      /* all xattrs of one entry, encoded */
+	INLAY_ENTRIES_MAX = 16 << 20,    /* entries of a generation */
+	INLAY_TREE_BYTES_MAX = 64 << 20, /* one encoded tree object */
+	INLAY_MESSAGE_TEXT_MAX = 65535,  /* a text inside a message */
+	INLAY_HISTORY_MAX = 10000,       /* generations that a ref can keep */
+	INLAY_ORIGIN_MAX = 255,          /* "user@host:path" of a generation */
+	INLAY_NOISE_MAX = 64 << 10,      /* what a login shell may print before the magic */
+};
+
+#define INLAY_OBJECT_MAX (1ull << 40) /* bytes of one object */
+
+#endif

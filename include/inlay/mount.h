@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef INLAY_MOUNT_H
+#define INLAY_MOUNT_H
+
+/*
+ * Serving one mount: the body of the process `inlayd mount`. The mount itself was made by the keeper, which holds
+ * the /dev/fuse descriptor too.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "inlay/error.h"
+
+/* The socket in the workspace's directory on which the worker listens to its keeper. */
+#define INLAY_MOUNT_SOCKET "worker.sock"
+
+struct inlay_mount_options {
+	int fuse_fd;                /* mounted; taken over */
+	int ready_fd;               /* a byte is written when the socket listens; -1 = none */
+	const char *store_path;     /* the store, read only */
+	const char *workspace_path; /* the workspace's directory, for the socket */
+	uint32_t uid, gid;          /* to whom everything belongs */
+	bool keep_owners;           /* ... unless entries keep their own owners */
+};
+
+/* Returns when the mount has ended. Once for each process. */
+int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_error *err)
+	inlay_must_check;
+
+#endif
