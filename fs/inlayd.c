@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * inlayd: all that a target needs beside /dev/fuse.
+ *
+ *     serve   one for each ssh session: hands its connection to the keeper    keep/connect.c
+ *     keep    long-lived: the one writer of the store, the mounts             keep/keeper.c
+ *     mount   one for each mount: answers the kernel                          mount/worker.c
+ *
+ * fs/ is state at rest:
+ *     base/     errors, bytes, files, text         object/  digests and sets of them
+ *     store/    objects, refs, gc                  tree/    directories as objects
+ *     scan/     from a folder to a tree            mount/   the FUSE worker
+ *     keep/     the keeper
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/digest.h"
+#include "inlay/io.h"
+#include "inlay/keep.h"
+#include "inlay/mount.h"
+#include "inlay/session.h"
+#include "inlay/text.h"
+
+enum {
+	MOUNT_FUSE_FD = 3, /* as the keeper gives them */
+	MOUNT_READY_FD = 4,
+	IDLE_S = 60, /* a keeper without mounts and sessions ends after that long */
+};
+
+static const char usage[] =
+	"usage: inlayd serve [--state DIR]       serve one session on standard input and output\n"
+	"       inlayd keep [--state DIR] [--ready-fd N] [--stay]\n"
+	"                                        keep the store and the mounts\n"
+	"       inlayd stop [--state DIR]        end the keeper; its mounts go on\n"
+	"       inlayd selfcheck SHA256          is this program what it should be?\n"
+	"       inlayd version\n"
+	"\n"
+	"inlayd is started by inlay; there is no need to run it by hand.\n";
+
+struct args {
+	const char *state;
+	struct inlay_buf state_buf;
+	int ready_fd;
+	bool stay;
+	const char *workspace, *store;
+};
+
+static int report(const char *what, int r, const struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+
+	if (r == 0)
+		return 0;
+	inlay_text_escape(&b, err->text, strlen(err->text));
+	(void)fprintf(stderr, "inlayd %s: %s\n", what, inlay_buf_cstr(&b));
+	return inlay_error_exit(err);
+}
+
+static int parse(int argc, char **argv, struct args *a)
+{
+	static const struct option options[] = {
+		{"state", required_argument, NULL, 's'},
+		{"ready-fd", required_argument, NULL, 'r'},
+		{"stay", no_argument, NULL, 'y'},
+		{"workspace", required_argument, NULL, 'w'},
+		{"store", required_argument, NULL, 'o'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct inlay_error err = {0};
+	uint64_t n;
+	int c;
+
+	a->ready_fd = -1;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+		switch (c) {
+		case 's':
+			a->state = optarg;
+			break;
+		case 'r':
+			if (inlay_parse_u64(optarg, &n, &err) < 0 || n > 1000)
+				return INLAY_EXIT_USAGE;
+			a->ready_fd = (int)n;
+			break;
+		case 'y':
+			a->stay = true;
+			break;
+		case 'w':
+			a->workspace = optarg;
+			break;
+		case 'o':
+			a->store = optarg;
+			break;
+		case 'h':
+			(void)fputs(usage, stdout);
+			exit(0);
+		default:
+			return INLAY_EXIT_USAGE;
+		}
+	}
+	if (!a->state) {
+		int r = inlay_keep_default_state(&a->state_buf, &err);
+		if (r < 0)
+			return report("start", r, &err);
+		a->state = inlay_buf_cstr(&a->state_buf);
+	}
+	return 0;
+}
+
+static int serve(const struct args *a)
+{
+	struct inlay_error err = {0};
+
+	return report("serve", inlay_keep_connect(a->state, 0, 1, &err), &err);
+}
+
+static int keep(const struct args *a)
+{
+	struct inlay_error err = {0};
+	struct inlay_keep_options options = {.state = a->state,
+					     .ready_fd = a->ready_fd,
+					     .session = inlay_serve,
+					     .idle_ns = a->stay ? 0 : IDLE_S * 1000000000ll};
+	int r = inlay_keep(&options, &err);
+
+	return r == INLAY_HOST_LOCKED ? INLAY_EXIT_LOCKED : report("keep", r, &err);
+}
+
+static int stop(const struct args *a)
+{
+	struct inlay_error err = {0};
+
+	return report("stop", inlay_keep_stop(a->state, &err), &err);
+}
+
+static int serve_mount(const struct args *a)
+{
+	struct inlay_error err = {0};
+	struct inlay_mount_options options = {.fuse_fd = MOUNT_FUSE_FD,
+					      .ready_fd = MOUNT_READY_FD,
+					      .store_path = a->store,
+					      .workspace_path = a->workspace,
+					      .uid = getuid(),
+					      .gid = getgid()};
+
+	if (!a->store || !a->workspace) {
+		(void)fputs("inlayd mount is started by inlayd keep\n", stderr);
+		return INLAY_EXIT_USAGE;
+	}
+	return report("mount", inlay_mount_serve(&options, &err), &err);
+}
+
+/* After it was copied to a host: is every byte there? */
+static int selfcheck(const char *hex)
+{
+	struct inlay_digest want, got;
+	struct inlay_hasher h;
+	uint8_t buf[65536];
+	auto_close int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	size_t n = 0;
+
+	if (!hex || !inlay_digest_from_hex(hex, &want) || fd < 0)
+		return INLAY_EXIT_USAGE;
+	inlay_hasher_init(&h);
+	do {
+		if (inlay_read_full(fd, buf, sizeof buf, &n, "myself", NULL) < 0)
+			return INLAY_EXIT_FAILURE;
+		inlay_hasher_add(&h, buf, n);
+	} while (n == sizeof buf);
+	inlay_hasher_end(&h, &got);
+	return inlay_digest_equal(&want, &got) ? INLAY_EXIT_OK : INLAY_EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+	struct args a = {0};
+	const char *verb = argc > 1 ? argv[1] : "";
+
+	if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0) {
+		(void)fputs(usage, stdout);
+		return 0;
+	}
+	if (strcmp(verb, "version") == 0 || strcmp(verb, "--version") == 0) {
+		(void)printf("inlayd %s\n", INLAY_VERSION);
+		return 0;
+	}
+	if (strcmp(verb, "selfcheck") == 0)
+		return selfcheck(argc > 2 ? argv[2] : NULL);
+	int r = argc > 1 ? parse(argc - 1, argv + 1, &a) : INLAY_EXIT_USAGE;
+	if (r == 0 && strcmp(verb, "serve") == 0)
+		r = serve(&a);
+	else if (r == 0 && strcmp(verb, "keep") == 0)
+		r = keep(&a);
+	else if (r == 0 && strcmp(verb, "mount") == 0)
+		r = serve_mount(&a);
+	else if (r == 0 && strcmp(verb, "stop") == 0)
+		r = stop(&a);
+	else if (r == 0)
+		r = INLAY_EXIT_USAGE;
+	if (r == INLAY_EXIT_USAGE)
+		(void)fputs(usage, stderr);
+	inlay_buf_fini(&a.state_buf);
+	return r;
+}

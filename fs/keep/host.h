@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KEEP_HOST_H
+#define KEEP_HOST_H
+
+/*
+ * The keeper's state. Threads: the main one (sockets, signals, dead workers), one for each session, one for each
+ * worker's messages (link.c), and one that makes generations durable (durability.c).
+ *
+ * Locks, in the order in which they are taken:
+ *     workspace.change   one commit, mount or unmount at a time; held over waits for the worker
+ *     workspace.lock     the fields of the workspace; short
+ *     host.lock          the list of workspaces, counters; short
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "inlay/host.h"
+#include "keep/link.h"
+
+enum {
+	KEEP_PROTOCOL = 1,       /* between serve and keeper */
+	KEEP_NUMBERS_AHEAD = 64, /* generation numbers that a ref reserves */
+};
+
+struct inlay_workspace {
+	pthread_mutex_t change;
+	pthread_mutex_t lock;   /* everything below */
+	pthread_cond_t unowned; /* state.owner became empty */
+	struct inlay_host *host;
+	unsigned refs; /* host.lock */
+	int dir_fd;    /* ws/<id> */
+	struct inlay_workspace_state state;
+	uint64_t reserved; /* numbers up to this one may have been given away */
+	bool publish;      /* state.live is to be made durable */
+	bool removed;
+	int watch_fd; /* borrowed from the session */
+	struct inlay_idset damaged;
+	int fuse_fd;           /* -1 = not mounted */
+	struct link *link;     /* to the worker; NULL = none */
+	bool link_ended;       /* the main thread shall look after it */
+	int64_t last_start_ns; /* monotonic; of the worker */
+	unsigned quick_deaths; /* workers in a row that died soon after their start */
+};
+
+struct inlay_host {
+	pthread_rwlock_t receiving;  /* shared: objects are coming that no generation names yet; gc
+				     * takes it exclusively. Before all other locks. */
+	pthread_mutex_t lock;        /* everything below that is not fixed at the start */
+	pthread_cond_t durable_cond; /* durability.c: there is something to do */
+	char *state_path;            /* fixed, absolute */
+	int state_fd;                /* fixed */
+	int wake_fd;                 /* fixed: an eventfd that wakes the main thread */
+	int log_fd;
+	struct inlay_store *store; /* fixed */
+	struct inlay_trees *trees; /* fixed */
+	struct inlay_workspace **workspaces;
+	size_t count, cap;
+	unsigned sessions;
+	pid_t *children; /* workers that were started here and not yet waited for */
+	size_t child_count, child_cap;
+	uint64_t commits; /* since the last gc */
+	bool durable_wanted, ending;
+};
+
+/* A line in keeper.log, with the time. */
+void host_log(struct inlay_host *host, const char *fmt, ...) inlay_printf(2, 3);
+/* Makes the main thread look after workspaces whose worker ended. */
+void host_wake(struct inlay_host *host);
+
+/* The main thread waits for the process when it ends. */
+void host_add_child(struct inlay_host *host, pid_t pid);
+
+/* workspace.c: reads ws/ at the start. */
+int host_load_workspaces(struct inlay_host *host, struct inlay_error *err) inlay_must_check;
+/* Writes ws/<id>/workspace. Called with ws->lock held. */
+int workspace_save(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+
+/* complete.c: adds objects that `after` needs beyond `before` (zeros = nothing) and that the store does not
+ * have, up to a bounded number. */
+int host_missing(struct inlay_host *host, const struct inlay_digest *before,
+		 const struct inlay_digest *after, struct inlay_idset *missing,
+		 struct inlay_error *err) inlay_must_check;
+
+/* durability.c */
+void *host_durable_thread(void *host);
+/* The live generation is to be made durable. Called with ws->lock held. */
+void workspace_want_durable(struct inlay_workspace *ws);
+
+/* mounting.c, called with ws->change held */
+int workspace_start_mount(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+int workspace_show(struct inlay_workspace *ws, const struct inlay_generation *gen,
+		   struct inlay_error *err) inlay_must_check;
+void workspace_look_after(struct inlay_workspace *ws);
+
+/* boot.c: what mounts this state directory's workspaces after a reboot. */
+int host_register_boot(struct inlay_host *host, struct inlay_error *err) inlay_must_check;
+void host_unregister_boot(struct inlay_host *host);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread that listens to the keeper. It is the only one that shows another generation and the only
+ * one that notifies the kernel, and it holds no lock while it does: a notification from a handler, or
+ * under a lock that a handler takes, blocks for good (the kernel waits for the handler's answer while it
+ * holds the directory).
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+#include "mount/worker.h"
+
+static void tell_kernel(struct worker *w, const struct view_notes *notes)
+{
+	for (size_t i = 0; i < notes->count; i++) {
+		const struct view_note *n = &notes->notes[i];
+		const char *name = (const char *)notes->names.data + n->name;
+		/* -ENOENT is the usual answer for what the kernel does not hold. */
+		switch (n->kind) {
+		case VIEW_NOTE_NAME:
+			(void)fuse_lowlevel_notify_inval_entry(w->session, n->number, name,
+							       n->name_len);
+			break;
+		case VIEW_NOTE_ATTR:
+			(void)fuse_lowlevel_notify_inval_inode(w->session, n->number, -1, 0);
+			break;
+		case VIEW_NOTE_LIST:
+			(void)fuse_lowlevel_notify_inval_inode(w->session, n->number, 0, 0);
+			break;
+		}
+	}
+}
+
+static int send_msg(struct worker *w, struct worker_msg *m, const int *fds, size_t count)
+{
+	m->version = WORKER_VERSION;
+	scope_lock(&w->lock);
+	if (w->conn < 0)
+		return -ENOTCONN;
+	return inlay_unix_send(w->conn, m, sizeof *m, fds, count, NULL);
+}
+
+void worker_report_damage(struct worker *w, const struct inlay_digest *id)
+{
+	struct worker_msg m = {.version = WORKER_VERSION, .type = WORKER_DAMAGED, .id = *id};
+
+	scope_lock(&w->lock);
+	/* A keeper that does not read must not stop a reader; it hears of the object another time. */
+	if (w->conn >= 0)
+		(void)send(w->conn, &m, sizeof m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void fail(struct worker_msg *m, int r, const struct inlay_error *err)
+{
+	m->result = r;
+	(void)snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, err->text);
+}
+
+static void show(struct worker *w, struct worker_msg *m)
+{
+	struct inlay_generation gen = m->gen, before;
+	struct view_notes notes = {0};
+	struct inlay_error err = {0};
+	int64_t start = inlay_monotonic_ns();
+
+	view_generation(w->view, &before);
+	int r = view_switch(w->view, &gen, &notes, &err);
+	m->type = WORKER_SHOWN;
+	if (r < 0) {
+		fail(m, r, &err);
+	} else {
+		control_switched(w->control, &before.root.tree);
+		tell_kernel(w, &notes);
+		m->count = notes.count;
+		m->took_ns = inlay_monotonic_ns() - start;
+		worker_count(&w->stats.switches, 1);
+		worker_count(&w->stats.notes, notes.count);
+	}
+	view_notes_fini(&notes);
+	scope_lock(&w->lock);
+	if (r == 0) {
+		w->shown = true;
+		(void)pthread_cond_broadcast(&w->shown_cond);
+	}
+}
+
+struct pin_list {
+	struct inlay_buf buf;
+	uint64_t count;
+};
+
+static int add_pin(void *ctx, const struct inlay_digest *id, bool is_tree)
+{
+	struct pin_list *list = ctx;
+	struct worker_pin pin = {*id, is_tree};
+
+	inlay_buf_add(&list->buf, &pin, sizeof pin);
+	list->count++;
+	return 0;
+}
+
+static void send_pins(struct worker *w, struct worker_msg *m)
+{
+	struct pin_list list = {0};
+	struct inlay_error err = {0};
+	auto_close int fd = memfd_create("inlay-pins", MFD_CLOEXEC);
+
+	(void)view_pins(w->view, add_pin, &list);
+	int r = fd < 0 ? -errno : inlay_buf_check(&list.buf, &err);
+	if (r == 0)
+		r = inlay_write_all(fd, list.buf.data, list.buf.len, "pins", &err);
+	if (r < 0)
+		fail(m, r, &err);
+	m->count = list.count;
+	inlay_buf_fini(&list.buf);
+	(void)send_msg(w, m, &fd, r == 0);
+}
+
+static void send_stats(struct worker *w, struct worker_msg *m)
+{
+	struct view_usage u;
+
+	view_usage(w->view, &u);
+	m->stats = w->stats;
+	m->stats.nodes = u.nodes;
+	m->stats.dents = u.dents;
+	m->stats.table_bytes = u.table_bytes;
+	(void)send_msg(w, m, NULL, 0);
+}
+
+static void answer(struct worker *w, struct worker_msg *m)
+{
+	m->result = 0;
+	switch (m->type) {
+	case WORKER_SHOW:
+		show(w, m);
+		(void)send_msg(w, m, NULL, 0);
+		break;
+	case WORKER_DURABLE:
+		control_durable(w->control, m->gen.number);
+		break;
+	case WORKER_STATS:
+		send_stats(w, m);
+		break;
+	case WORKER_PINS:
+		send_pins(w, m);
+		break;
+	default:
+		m->result = -EOPNOTSUPP;
+		(void)send_msg(w, m, NULL, 0);
+	}
+}
+
+/* A new keeper takes the place of the old one. */
+static void welcome(struct worker *w)
+{
+	int fd = accept4(w->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	struct worker_msg m = {.type = WORKER_HELLO, .pid = getpid()};
+
+	if (fd < 0)
+		return;
+	view_generation(w->view, &m.gen);
+	{
+		scope_lock(&w->lock);
+		inlay_cleanup_close(&w->conn);
+		w->conn = fd;
+	}
+	(void)send_msg(w, &m, &w->fuse_fd, 1);
+}
+
+static void part(struct worker *w)
+{
+	scope_lock(&w->lock);
+	inlay_cleanup_close(&w->conn);
+	w->conn = -1;
+	/* Without a generation to show, a mount without a keeper is of no use to anybody. */
+	if (!w->shown) {
+		w->shown = w->gone = true;
+		(void)pthread_cond_broadcast(&w->shown_cond);
+	}
+}
+
+void *worker_listen(void *arg)
+{
+	struct worker *w = arg;
+
+	for (;;) {
+		struct pollfd fds[2] = {{.fd = w->listen_fd, .events = POLLIN},
+					{.fd = w->conn, .events = POLLIN}};
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[0].revents)
+			welcome(w);
+		if (!fds[1].revents || fds[1].fd != w->conn)
+			continue;
+		struct worker_msg m;
+		int got[INLAY_UNIX_FDS];
+		size_t n;
+		int r = inlay_unix_recv(w->conn, &m, sizeof m, &n, got, NULL);
+		for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
+			inlay_cleanup_close(&got[i]);
+		if (r < 0 || n != sizeof m || m.version != WORKER_VERSION)
+			part(w);
+		else
+			answer(w, &m);
+	}
+	return NULL;
+}

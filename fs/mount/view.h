@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MOUNT_VIEW_H
+#define MOUNT_VIEW_H
+
+/*
+ * What the mount shows: the tree of one generation, as nodes. Directories are read from the store when the
+ * kernel first asks; what the kernel knows stays in the table, so that numbers are stable.
+ *
+ * New content is a new node, for files and symlinks: an open file keeps its bytes, and no page of the
+ * kernel's cache ever has to be dropped. A directory keeps its node while its path stays a directory. A change of
+ * attributes alone keeps the node.
+ *
+ * Threads: every function may be called from any thread, except that view_switch belongs to one. The
+ * lock is never held while the store is read, the kernel is written to, or a caller's callback blocks.
+ *
+ * Why an answer from before a switch cannot outlive it: the kernel holds the directory's lock over LOOKUP and
+ * READDIR and takes it for the invalidation of a name, so an invalidation that comes after the switch
+ * waits for every answer that was computed before it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "inlay/error.h"
+#include "inlay/generation.h"
+#include "inlay/store.h"
+#include "inlay/trees.h"
+
+struct view;
+
+struct view_options {
+	struct inlay_store *store; /* outlives the view */
+	uint32_t uid, gid;         /* squash: every entry belongs to them */
+	bool keep_owners;          /* ... unless the entry's own are kept */
+	size_t tree_cache_bytes;
+};
+
+int view_new(const struct view_options *options, struct view **ret, struct inlay_error *err)
+	inlay_must_check;
+void view_free(struct view *v); /* accepts NULL */
+
+/* A name's answer. */
+struct view_entry {
+	uint64_t number; /* 0: there is no such name, and that may be remembered */
+	struct stat attr;
+};
+
+/* Looks a name up and takes one reference for the kernel. -ENOENT: not there, and not to be remembered; -ESTALE:
+ * no such directory. */
+int view_lookup(struct view *v, uint64_t dir, const char *name, struct view_entry *ret,
+		struct inlay_error *err) inlay_must_check;
+/* Gives back references; a node that has no name any more ends with the last one. */
+void view_forget(struct view *v, uint64_t number, uint64_t count);
+int view_getattr(struct view *v, uint64_t number, struct stat *ret, struct inlay_error *err)
+	inlay_must_check;
+/* Copies a symlink's target, with a NUL. */
+int view_readlink(struct view *v, uint64_t number, char ret[static INLAY_LINK_MAX + 1],
+		  struct inlay_error *err) inlay_must_check;
+/* A regular file's content. */
+int view_content(struct view *v, uint64_t number, struct inlay_digest *ret_id, uint64_t *ret_size,
+		 struct inlay_error *err) inlay_must_check;
+
+/*
+ * Lists a directory from a position on (0 = the start): fn gets each entry with the position behind it and
+ * answers false when it has no room. plus: the entry's number is looked up like view_lookup does, one
+ * reference for each entry that fn took, but for "." and "..". fn runs under the lock: it only copies.
+ * The list may end before the directory does; it is complete when fn was not called at all.
+ */
+typedef bool view_list_fn(void *ctx, const char *name, const struct view_entry *entry,
+			  uint64_t next_position);
+int view_list(struct view *v, uint64_t dir, uint64_t position, bool plus, view_list_fn *fn,
+	      void *ctx, struct inlay_error *err) inlay_must_check;
+
+/* The generation that is shown. */
+void view_generation(struct view *v, struct inlay_generation *ret);
+
+/* ---- the switch ---- */
+
+enum view_note_kind {
+	VIEW_NOTE_NAME, /* what the kernel knows of a name in `number` ends */
+	VIEW_NOTE_ATTR, /* the attributes of `number` changed */
+	VIEW_NOTE_LIST, /* the listing of the directory `number` changed, and its attributes */
+};
+
+struct view_note {
+	enum view_note_kind kind;
+	uint64_t number;
+	uint32_t name; /* NAME: offset in names */
+	uint8_t name_len;
+};
+
+/* What the kernel is to be told, in this order, after the switch. */
+struct view_notes {
+	struct view_note *notes;
+	size_t count, cap;
+	struct inlay_buf names;
+};
+
+void view_notes_fini(struct view_notes *notes);
+
+/*
+ * Shows another generation. The caller then tells the kernel the notes, without any lock. A tree that is
+ * missing or damaged is found before anything changed: -EIO, -EBADMSG, the old one stays. -ENOMEM and
+ * -ENOSPC may come half-way: then the view is not to be used any more.
+ */
+int view_switch(struct view *v, const struct inlay_generation *gen, struct view_notes *ret,
+		struct inlay_error *err) inlay_must_check;
+
+/* ---- for status ---- */
+
+struct view_usage {
+	uint64_t nodes, dents, table_bytes;
+};
+
+void view_usage(struct view *v, struct view_usage *ret);
+
+/* Ids of contents and trees that nodes with references need: they must not be collected. */
+int view_pins(struct view *v, int (*fn)(void *ctx, const struct inlay_digest *id, bool is_tree),
+	      void *ctx);
+
+#endif
