@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd/cmd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cmd/print.h"
+#include "inlay/cleanup.h"
+#include "inlay/text.h"
+#include "session/source.h"
+
+enum { INSTALL_ATTEMPTS = 2 };
+
+bool common_take(struct common *c, int option)
+{
+	switch (option) {
+	case OPT_JSON:
+		c->json = true;
+		return true;
+	case OPT_STATE:
+		c->state = optarg;
+		return true;
+	case OPT_REMOTE_STATE:
+		c->remote_state = optarg;
+		return true;
+	case 'e':
+		c->rsh = optarg;
+		return true;
+	case 'v':
+		c->verbose = 1;
+		return true;
+	case 'q':
+		c->verbose = -1;
+		return true;
+	case 'h':
+		c->help = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+int common_finish(struct common *c, struct inlay_error *err)
+{
+	const char *ssh = getenv("INLAY_SSH");
+
+	if (!c->rsh && ssh && *ssh)
+		c->rsh = ssh;
+	if (c->state)
+		inlay_buf_printf(&c->state_buf, "%s", c->state);
+	else {
+		int r = source_default_state(&c->state_buf, err);
+		if (r < 0)
+			return r;
+	}
+	/* One directory for both programs: the dev side's part and, for local targets, the host's. */
+	inlay_buf_printf(&c->host_state_buf, "%s/host", inlay_buf_cstr(&c->state_buf));
+	inlay_buf_printf(&c->state_buf, "/dev");
+	c->state = inlay_buf_cstr(&c->state_buf);
+	int r = inlay_buf_check(&c->state_buf, err);
+	return r < 0 ? r : inlay_buf_check(&c->host_state_buf, err);
+}
+
+void common_fini(struct common *c)
+{
+	inlay_buf_fini(&c->state_buf);
+	inlay_buf_fini(&c->host_state_buf);
+}
+
+static void note(void *ctx, const char *text)
+{
+	const struct common *c = ctx;
+
+	if (c->verbose >= 0 && !c->json)
+		(void)fprintf(stderr, "%s\n", text);
+}
+
+struct transport_options common_transport(const struct common *c, const struct target *t)
+{
+	return (struct transport_options){.host = t->host,
+					  .port = t->port,
+					  .ssh = c->rsh,
+					  .state = (const char *)c->host_state_buf.data,
+					  .remote_state = c->remote_state,
+					  .agents = getenv("INLAY_AGENTS"),
+					  .cache = c->state,
+					  .note = note,
+					  .ctx = (void *)c};
+}
+
+int common_fail(const struct common *c, const struct inlay_error *err)
+{
+	enum inlay_exit code = inlay_error_exit(err);
+	auto_buf struct inlay_buf b = {0};
+
+	inlay_text_escape(&b, err->text, strlen(err->text));
+	if (c->json) {
+		print_json(
+			json_pack("{s:i, s:{s:i, s:o, s:s}}", "schema", 1, "error", "exit", code,
+				  "text", print_json_name(err->text, strlen(err->text)), "code",
+				  strerrorname_np(-err->code) ? strerrorname_np(-err->code) : "?"));
+		return code;
+	}
+	(void)fprintf(stderr, "inlay: %s\n", inlay_buf_cstr(&b));
+	if (c->verbose > 0)
+		(void)fprintf(stderr, "inlay: from %s:%d, %s\n", err->file, err->line, err->func);
+	return code;
+}
+
+int common_usage(const char *command, const char *why)
+{
+	(void)fprintf(stderr, "inlay %s: %s\ntry 'inlay %s --help'\n", command, why, command);
+	return INLAY_EXIT_USAGE;
+}
+
+static int ask_once(const struct common *c, const struct target *t, const struct message_open *open,
+		    const struct message_request *request,
+		    int (*row)(void *ctx, const struct frame *f, struct inlay_error *err),
+		    void *ctx, struct inlay_error *err)
+{
+	struct transport_options transport = common_transport(c, t);
+	struct client client = {0};
+	struct frame f;
+	int r = client_open(&client, &transport, 0, err);
+
+	if (r == 0 && open)
+		r = client_open_workspace(&client, open, err);
+	/* OPENED is waited for, so that a failure is told apart from the request's. */
+	if (r == 0 && open)
+		r = client_recv(&client, 0, &f, err);
+	if (r == 0)
+		r = client_request(&client, request, row, ctx, err);
+	client_close(&client);
+	return r;
+}
+
+int common_ask(const struct common *c, const struct target *t, const struct message_open *open,
+	       const struct message_request *request,
+	       int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
+	       struct inlay_error *err)
+{
+	int r = CLIENT_AGAIN;
+
+	for (int i = 0; i < INSTALL_ATTEMPTS && r == CLIENT_AGAIN; i++)
+		r = ask_once(c, t, open, request, row, ctx, err);
+	if (r == CLIENT_FAILED)
+		return err->code;
+	if (r == CLIENT_AGAIN)
+		return inlay_error_set(err, -EREMOTEIO, "inlayd was installed, but is not found");
+	return r;
+}

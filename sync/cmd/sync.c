@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "cmd/print.h"
+#include "cmd/progress.h"
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+#include "inlay/text.h"
+#include "session/push.h"
+
+static const char help[] =
+	"usage: inlay sync [options] SRC DST\n"
+	"\n"
+	"Makes the folder SRC appear at DST, as one change set. DST is host:path, user@host:path,\n"
+	"ssh://user@host:port/path or a local path; it is mounted there. Names that are not in SRC "
+	"go from\n"
+	"DST; what .gitignore names is left out.\n"
+	"\n"
+	"  -n, --dry-run          only tell what would be done\n"
+	"  -i, --itemize-changes  one line for each change\n"
+	"  -c, --checksum         compare contents, not times and sizes\n"
+	"      --exclude PATTERN  leave out (gitignore syntax); may be given more than once\n"
+	"      --include PATTERN  do not leave out, although another rule does\n"
+	"      --exclude-from F   patterns from a file\n"
+	"      --no-gitignore     do not read .gitignore files\n"
+	"      --no-delete        keep on DST what SRC does not have\n"
+	"      --force            go on where a safety halt would stop\n"
+	"      --no-mount         do not mount DST      --no-boot  do not mount it again after a "
+	"reboot\n"
+	"      --bwlimit RATE     bytes a second, at most (as in rsync: KiB without a unit)\n"
+	"      --stats            figures at the end     --progress  show it also when it is no "
+	"terminal\n"
+	"      --lock-wait D      wait that long for another sync (60s)\n"
+	"      --exit-code        end with 10 when something changed\n" COMMON_HELP "\n"
+	"-a, -r, -z, --delete and --partial are accepted and change nothing: it is always so.\n";
+
+enum {
+	OPT_EXCLUDE = OPT_FIRST_OWN,
+	OPT_INCLUDE,
+	OPT_EXCLUDE_FROM,
+	OPT_NO_GITIGNORE,
+	OPT_NO_DELETE,
+	OPT_FORCE,
+	OPT_NO_MOUNT,
+	OPT_NO_BOOT,
+	OPT_BOOT,
+	OPT_BWLIMIT,
+	OPT_STATS,
+	OPT_PROGRESS,
+	OPT_LOCK_WAIT,
+	OPT_EXIT_CODE,
+	OPT_LEVEL,
+	OPT_IGNORED,
+	PATTERNS_MAX = 10000,
+	EXIT_CHANGED = 10,
+};
+
+struct options {
+	struct common common;
+	struct push_options push;
+	struct inlay_scan_options scan;
+	char **patterns;
+	size_t pattern_count;
+	bool itemize, stats, progress, exit_code, boot, no_boot;
+	uint64_t bwlimit;
+	struct progress_line line;
+};
+
+static const struct option table[] = {
+	COMMON_OPTIONS,
+	{"dry-run", no_argument, NULL, 'n'},
+	{"itemize-changes", no_argument, NULL, 'i'},
+	{"checksum", no_argument, NULL, 'c'},
+	{"exclude", required_argument, NULL, OPT_EXCLUDE},
+	{"include", required_argument, NULL, OPT_INCLUDE},
+	{"exclude-from", required_argument, NULL, OPT_EXCLUDE_FROM},
+	{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
+	{"no-delete", no_argument, NULL, OPT_NO_DELETE},
+	{"force", no_argument, NULL, OPT_FORCE},
+	{"no-mount", no_argument, NULL, OPT_NO_MOUNT},
+	{"no-boot", no_argument, NULL, OPT_NO_BOOT},
+	{"boot", no_argument, NULL, OPT_BOOT},
+	{"bwlimit", required_argument, NULL, OPT_BWLIMIT},
+	{"stats", no_argument, NULL, OPT_STATS},
+	{"progress", no_argument, NULL, OPT_PROGRESS},
+	{"lock-wait", required_argument, NULL, OPT_LOCK_WAIT},
+	{"exit-code", no_argument, NULL, OPT_EXIT_CODE},
+	{"compress-level", required_argument, NULL, OPT_LEVEL},
+	{"delete", no_argument, NULL, OPT_IGNORED},
+	{"partial", no_argument, NULL, OPT_IGNORED},
+	{"archive", no_argument, NULL, OPT_IGNORED},
+	{"recursive", no_argument, NULL, OPT_IGNORED},
+	{"compress", no_argument, NULL, OPT_IGNORED},
+	{0},
+};
+
+/* ---- options ---- */
+
+static int add_pattern(struct options *o, const char *prefix, const char *text, size_t len,
+		       struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+
+	if (o->pattern_count == PATTERNS_MAX)
+		return inlay_error_set(err, -E2BIG, "more than %d patterns", PATTERNS_MAX);
+	inlay_buf_printf(&b, "%s", prefix);
+	inlay_buf_add(&b, text, len);
+	char **more = reallocarray(o->patterns, o->pattern_count + 1, sizeof *more);
+	if (more)
+		o->patterns = more;
+	char *copy = more ? strdup(inlay_buf_cstr(&b)) : NULL;
+	if (!copy)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	o->patterns[o->pattern_count++] = copy;
+	return 0;
+}
+
+static int add_patterns_from(struct options *o, const char *path, struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	int r = inlay_read_file(AT_FDCWD, path, INLAY_IGNORE_FILE_MAX, &b, err);
+
+	if (r == INLAY_IO_MISSING)
+		return inlay_error_set(err, -ENOENT, "there is no file %s", path);
+	for (size_t at = 0; r == 0 && at < b.len;) {
+		const char *line = (const char *)b.data + at;
+		const char *end = memchr(line, '\n', b.len - at);
+		size_t len = end ? (size_t)(end - line) : b.len - at;
+		r = add_pattern(o, "", line, len, err);
+		at += len + 1;
+	}
+	return r;
+}
+
+/* rsync: a bare number means KiB a second. */
+static int parse_rate(const char *text, uint64_t *ret, struct inlay_error *err)
+{
+	uint64_t n;
+
+	if (strspn(text, "0123456789.") == strlen(text)) {
+		auto_buf struct inlay_buf b = {0};
+		inlay_buf_printf(&b, "%sk", text);
+		return inlay_parse_size(inlay_buf_cstr(&b), ret, err);
+	}
+	int r = inlay_parse_size(text, &n, err);
+	if (r == 0)
+		*ret = n;
+	return r;
+}
+
+static int take(struct options *o, int c, struct inlay_error *err)
+{
+	uint64_t n;
+
+	switch (c) {
+	case 'n':
+		o->push.dry_run = true;
+		return 0;
+	case 'i':
+		o->itemize = true;
+		return 0;
+	case 'c':
+		o->scan.checksum = true;
+		return 0;
+	case OPT_EXCLUDE:
+		return add_pattern(o, "", optarg, strlen(optarg), err);
+	case OPT_INCLUDE:
+		return add_pattern(o, "!", optarg, strlen(optarg), err);
+	case OPT_EXCLUDE_FROM:
+		return add_patterns_from(o, optarg, err);
+	case OPT_NO_GITIGNORE:
+		o->scan.ignore.no_gitignore = true;
+		return 0;
+	case OPT_NO_DELETE:
+		o->push.keep_extra = true;
+		return 0;
+	case OPT_FORCE:
+		o->push.force = true;
+		return 0;
+	case OPT_NO_MOUNT:
+		o->push.no_mount = true;
+		return 0;
+	case OPT_NO_BOOT:
+		o->no_boot = true;
+		return 0;
+	case OPT_BOOT:
+		o->boot = true;
+		return 0;
+	case OPT_BWLIMIT:
+		return parse_rate(optarg, &o->bwlimit, err);
+	case OPT_STATS:
+		o->stats = true;
+		return 0;
+	case OPT_PROGRESS:
+		o->progress = true;
+		return 0;
+	case OPT_LOCK_WAIT:
+		return inlay_parse_duration(optarg, &o->push.lock_wait_ns, err);
+	case OPT_EXIT_CODE:
+		o->exit_code = true;
+		return 0;
+	case OPT_LEVEL:
+		if (inlay_parse_u64(optarg, &n, err) < 0 || n < 1 || n > 19)
+			return inlay_error_set(err, -EINVAL, "the level is 1 to 19");
+		o->push.level = (int)n;
+		return 0;
+	case 'a':
+	case 'r':
+	case 'z':
+	case OPT_IGNORED:
+		return 0;
+	default:
+		return inlay_error_set(err, -EINVAL, "unknown option");
+	}
+}
+
+/* ---- nesting ---- */
+
+static bool is_below(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return strncmp(path, dir, len) == 0 && (path[len] == 0 || path[len] == '/');
+}
+
+/* Where a local target will be: its nearest directory that exists, resolved, and the rest. */
+static int resolve_target(const char *path, char ret[static 2 * PATH_MAX], struct inlay_error *err)
+{
+	auto_free char *copy = strdup(path);
+	auto_buf struct inlay_buf rest = {0};
+
+	while (copy && *copy) {
+		auto_free char *real = realpath(copy, NULL);
+		if (real) {
+			(void)snprintf(ret, 2 * PATH_MAX, "%s%s", strcmp(real, "/") ? real : "",
+				       inlay_buf_cstr(&rest));
+			return 0;
+		}
+		char *slash = strrchr(copy, '/');
+		auto_buf struct inlay_buf more = {0};
+		inlay_buf_printf(&more, "%s%s", slash, inlay_buf_cstr(&rest));
+		struct inlay_buf old = rest;
+		rest = more;
+		more = old;
+		*slash = 0;
+	}
+	if (!copy)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	(void)snprintf(ret, 2 * PATH_MAX, "%s", inlay_buf_cstr(&rest));
+	return 0;
+}
+
+static int check_nesting(const struct source *s, const struct target *t, struct inlay_error *err)
+{
+	char path[2 * PATH_MAX];
+
+	if (t->host)
+		return 0;
+	int r = resolve_target(t->path, path, err);
+	if (r < 0 || (!is_below(path, s->path) && !is_below(s->path, path)))
+		return r;
+	r = inlay_error_set(err, -EINVAL,
+			    "%s and %s lie inside each other: take a target outside of the "
+			    "source",
+			    s->path, path);
+	(void)inlay_error_set_exit(err, INLAY_EXIT_USAGE);
+	return r;
+}
+
+/* ---- output ---- */
+
+/* rsync's form: >f+++++++++ new, >f.st...... changed, cd+++++++++ a new directory, *deleting. */
+static void itemize(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
+		    const struct inlay_entry *after)
+{
+	struct options *o = ctx;
+	const struct inlay_entry *e = after ? after : before;
+	char type = S_ISREG(e->mode) ? 'f' : S_ISDIR(e->mode) ? 'd' : 'L';
+	struct inlay_buf b = {0};
+
+	progress_clear(&o->line);
+	if (!after) {
+		inlay_buf_printf(&b, "*deleting   ");
+	} else if (!before || (before->mode & S_IFMT) != (after->mode & S_IFMT)) {
+		inlay_buf_printf(&b, "%c%c+++++++++ ", type == 'f' ? '>' : 'c', type);
+	} else {
+		bool content = type != 'd' && !inlay_entry_same_content(before, after);
+		if (type == 'd' && before->mode == after->mode)
+			return;
+		inlay_buf_printf(
+			&b, "%c%c%c%c%c%c..... ", content ? (type == 'f' ? '>' : 'c') : '.', type,
+			content ? 'c' : '.', type == 'f' && before->size != after->size ? 's' : '.',
+			type != 'd' && before->mtime_ns != after->mtime_ns ? 't' : '.',
+			before->mode != after->mode ? 'p' : '.');
+	}
+	inlay_text_escape(&b, path, len);
+	if (type == 'd')
+		inlay_buf_u8(&b, '/');
+	if (after && type == 'L') {
+		inlay_buf_printf(&b, " -> ");
+		inlay_text_escape(&b, after->target, after->target_len);
+	}
+	inlay_buf_u8(&b, '\n');
+	print_text(stdout, &b);
+}
+
+static void put_counts(struct inlay_buf *b, const struct push_result *r)
+{
+	const struct {
+		uint64_t n;
+		const char *word;
+	} parts[] = {{r->modified, "changed"}, {r->added, "added"}, {r->removed, "deleted"}};
+	const char *comma = "";
+
+	for (size_t i = 0; i < 3; i++) {
+		if (!parts[i].n)
+			continue;
+		inlay_buf_printf(b, "%s", comma);
+		inlay_text_count(b, parts[i].n);
+		inlay_buf_printf(b, " %s", parts[i].word);
+		comma = ", ";
+	}
+	if (!*comma)
+		inlay_buf_printf(b, "attributes only");
+}
+
+static void print_summary(const struct options *o, const char *target, const struct push_result *r)
+{
+	struct inlay_buf b = {0};
+
+	inlay_text_escape(&b, target, strlen(target));
+	if (o->push.dry_run)
+		inlay_buf_printf(&b, ": would be: ");
+	else if (r->changed)
+		inlay_buf_printf(&b, ": generation %llu: ", (unsigned long long)r->generation);
+	if (r->changed || (o->push.dry_run && (r->added || r->modified || r->removed)))
+		put_counts(&b, r);
+	else
+		inlay_buf_printf(&b, o->push.dry_run ? "no change" : ": no change, generation %llu",
+				 (unsigned long long)r->generation);
+	if (r->changed) {
+		inlay_buf_printf(&b, "; ");
+		inlay_text_size(&b, r->sent_bytes);
+		inlay_buf_printf(&b, " sent, visible after ");
+		inlay_text_duration(&b, r->visible_ns);
+	}
+	inlay_buf_printf(&b, " (");
+	inlay_text_duration(&b, r->total_ns);
+	inlay_buf_printf(&b, " in all)\n");
+	print_text(stdout, &b);
+}
+
+static void print_stats(const struct push_result *r)
+{
+	struct inlay_buf b = {0};
+	const struct {
+		const char *name;
+		uint64_t n;
+		bool size;
+	} rows[] = {
+		{"Entries", r->entries, false},
+		{"Total file size", r->bytes, true},
+		{"Files read", r->files_read, false},
+		{"Bytes read", r->read_bytes, true},
+		{"Files sent whole", r->files_sent, false},
+		{"Bytes of them", r->sent_file_bytes, true},
+		{"Created", r->added, false},
+		{"Changed", r->modified, false},
+		{"Deleted", r->removed, false},
+		{"Sent on the wire", r->sent_bytes, true},
+		{"Received on the wire", r->received_bytes, true},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		inlay_buf_printf(&b, "%-21s ", rows[i].name);
+		inlay_text_count(&b, rows[i].n);
+		inlay_buf_printf(&b, "%s\n", rows[i].size ? " bytes" : "");
+	}
+	uint64_t wire = r->sent_bytes + r->received_bytes;
+	inlay_buf_printf(&b, "%-21s %.2f\n", "Speedup", wire ? (double)r->bytes / (double)wire : 0);
+	print_text(stdout, &b);
+}
+
+static void print_result_json(const struct options *o, const struct source *s, const char *target,
+			      const struct push_result *r)
+{
+	char hex[INLAY_DIGEST_HEX];
+
+	inlay_digest_hex(&r->root.tree, hex);
+	json_t *j = json_pack(
+		"{s:i, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+		"s:o, s:b}",
+		"schema", 1, "source", print_json_name(s->path, strlen(s->path)), "target",
+		print_json_name(target, strlen(target)), "path",
+		print_json_name(r->path, strlen(r->path)), "dry_run", o->push.dry_run, "changed",
+		r->changed, "generation", (json_int_t)r->generation, "added", (json_int_t)r->added,
+		"modified", (json_int_t)r->modified, "removed", (json_int_t)r->removed, "entries",
+		(json_int_t)r->entries, "bytes", (json_int_t)r->bytes, "files_read",
+		(json_int_t)r->files_read, "files_sent", (json_int_t)r->files_sent, "sent_bytes",
+		(json_int_t)r->sent_bytes, "received_bytes", (json_int_t)r->received_bytes,
+		"total_ms", print_json_ms(r->total_ns), "mounted", r->mounted);
+	if (!o->push.dry_run)
+		(void)json_object_set_new(j, "root", json_string(hex));
+	if (r->changed)
+		(void)json_object_set_new(j, "visible_ms", print_json_ms(r->visible_ns));
+	(void)json_object_set_new(j, "skipped_special", json_integer((json_int_t)r->special));
+	(void)json_object_set_new(j, "hardlinked", json_integer((json_int_t)r->hardlinked));
+	if (r->mount_text[0])
+		(void)json_object_set_new(j, "mount_text",
+					  print_json_name(r->mount_text, strlen(r->mount_text)));
+	print_json(j);
+}
+
+/* What was left out or is not as people may expect. */
+static void print_remarks(const struct source *s, const struct push_result *r)
+{
+	const struct inlay_scan_stats *st = s->now ? inlay_snapshot_stats(s->now) : NULL;
+	struct inlay_buf b = {0};
+
+	if (r->mount_text[0]) {
+		inlay_buf_printf(&b, "inlay: %s", r->mounted ? "" : "synced, but not mounted: ");
+		inlay_text_escape(&b, r->mount_text, strlen(r->mount_text));
+		inlay_buf_u8(&b, '\n');
+	}
+	if (r->special) {
+		inlay_buf_printf(&b, "inlay: %llu fifos, sockets or devices left out:",
+				 (unsigned long long)r->special);
+		for (size_t i = 0; st && i < INLAY_SCAN_NAMES && st->special_names[i]; i++) {
+			inlay_buf_u8(&b, ' ');
+			inlay_text_escape(&b, st->special_names[i], strlen(st->special_names[i]));
+		}
+		inlay_buf_u8(&b, '\n');
+	}
+	print_text(stderr, &b);
+}
+
+static void print_result(struct options *o, const struct source *s, const struct target *t,
+			 const struct push_result *r)
+{
+	auto_buf struct inlay_buf text = {0};
+
+	progress_clear(&o->line);
+	target_text(t, &text);
+	if (o->common.json) {
+		print_result_json(o, s, inlay_buf_cstr(&text), r);
+		return;
+	}
+	if (o->stats)
+		print_stats(r);
+	if (o->common.verbose >= 0)
+		print_summary(o, inlay_buf_cstr(&text), r);
+	if (o->common.verbose > 0 && r->hardlinked)
+		(void)fprintf(stderr,
+			      "inlay: %llu files have several links; they become separate files\n",
+			      (unsigned long long)r->hardlinked);
+	print_remarks(s, r);
+}
+
+/* ---- running ---- */
+
+static void on_progress(void *ctx, const struct push_progress *p)
+{
+	progress_update(&((struct options *)ctx)->line, p);
+}
+
+static void waiting(void *ctx)
+{
+	const struct options *o = ctx;
+
+	if (o->common.verbose >= 0 && !o->common.json)
+		(void)fputs("waiting for another inlay that works on this folder\n", stderr);
+}
+
+static int sync_with_source(struct options *o, struct source *s, const struct target *t)
+{
+	struct transport_options transport = common_transport(&o->common, t);
+	struct push_result result;
+	struct inlay_error err = {0};
+	int r = check_nesting(s, t, &err);
+
+	if (r == 0)
+		r = push(s, t, &transport, o->bwlimit, &o->push, &result, &err);
+	if (r < 0) {
+		progress_clear(&o->line);
+		return common_fail(&o->common, &err);
+	}
+	print_result(o, s, t, &result);
+	/* It was asked for at DST, and is not seen there. */
+	if (!result.mounted && !o->push.no_mount && !o->push.dry_run)
+		return INLAY_EXIT_FAILURE;
+	return o->exit_code && result.changed ? EXIT_CHANGED : INLAY_EXIT_OK;
+}
+
+static int run(struct options *o, const char *src, const char *dst)
+{
+	struct inlay_error err = {0};
+	struct target t = {0};
+	struct source s;
+	int code;
+
+	o->scan.ignore.patterns = (const char *const *)o->patterns;
+	o->scan.ignore.pattern_count = o->pattern_count;
+	o->line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
+	o->push.progress = on_progress;
+	o->push.ctx = o;
+	if (o->itemize)
+		o->push.change = itemize;
+	int r = target_parse(dst, &t, &err);
+	if (r < 0)
+		return common_fail(&o->common, &err);
+	struct source_options so = {.state = o->common.state,
+				    .scan = o->scan,
+				    .lock_wait_ns = o->push.lock_wait_ns,
+				    .waiting = waiting,
+				    .ctx = o};
+	r = source_open(&s, src, &so, &err);
+	if (r != 0)
+		code = common_fail(&o->common, &err);
+	else
+		code = sync_with_source(o, &s, &t);
+	if (r == 0)
+		source_close(&s);
+	target_fini(&t);
+	return code;
+}
+
+static int parse_and_run(struct options *o, int argc, char **argv)
+{
+	struct inlay_error err = {0};
+	bool own_state = getenv("INLAY_STATE");
+	int c;
+
+	while ((c = getopt_long(argc, argv, COMMON_SHORT "nicarz", table, NULL)) >= 0) {
+		if (c == '?')
+			return common_usage("sync", "bad options");
+		own_state |= c == OPT_STATE;
+		if (common_take(&o->common, c))
+			continue;
+		if (take(o, c, &err) < 0)
+			return common_usage("sync", err.text);
+	}
+	if (o->common.help) {
+		(void)fputs(help, stdout);
+		return INLAY_EXIT_OK;
+	}
+	if (argc - optind != 2)
+		return common_usage("sync", "SRC and DST are needed");
+	/* State that lies elsewhere is a trial or a test: the system's boot is not touched for it. */
+	o->push.boot = o->boot || (!own_state && !o->common.remote_state && !o->no_boot);
+	if (common_finish(&o->common, &err) < 0)
+		return common_fail(&o->common, &err);
+	return run(o, argv[optind], argv[optind + 1]);
+}
+
+int cmd_sync(int argc, char **argv)
+{
+	struct options o = {.push = {.lock_wait_ns = 60ll * 1000000000}};
+	int code = parse_and_run(&o, argc, argv);
+
+	for (size_t i = 0; i < o.pattern_count; i++)
+		free(o.patterns[i]);
+	free(o.patterns);
+	common_fini(&o.common);
+	return code;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * inlay: the command line.
+ *
+ * sync/ is state in motion:
+ *     cmd/        one file for each subcommand: parse, call, print
+ *     session/    the asking side (push, client, source) and the serving side (serve)
+ *     transport/  ways to a host: a local child, ssh
+ *     wire/       frames, messages, the object stream: bytes <-> structs
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+
+static const struct command commands[] = {
+	{"sync", cmd_sync, "make a folder appear on a host, as one change set"},
+	{"mount", cmd_mount, "mount again what was published last"},
+	{"umount", cmd_umount, "end a mount"},
+	{"status", cmd_status, "what is shown where"},
+	{"log", cmd_log, "the generations of a target"},
+	{"diff", cmd_diff, "what differs between two generations"},
+	{"rollback", cmd_rollback, "show an earlier generation again"},
+	{"fsck", cmd_fsck, "read and check a host's store"},
+	{"gc", cmd_gc, "free what no generation needs"},
+	{"version", cmd_version, "versions of inlay and its formats"},
+};
+
+static void usage(FILE *f)
+{
+	(void)fputs("usage: inlay COMMAND [options] ...\n\n", f);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		(void)fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+	(void)fputs("\n'inlay COMMAND --help' tells more.\n", f);
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+		usage(stdout);
+		return INLAY_EXIT_OK;
+	}
+	if (strcmp(name, "--version") == 0)
+		name = "version";
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (strcmp(name, commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	if (*name)
+		(void)fprintf(stderr, "inlay: there is no command '%s'\n\n", name);
+	usage(stderr);
+	return INLAY_EXIT_USAGE;
+}

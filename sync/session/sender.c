@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session/sender.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "inlay/cleanup.h"
+
+enum {
+	QUEUED_HIGH = 2 << 20,  /* above this the connection is let catch up ... */
+	QUEUED_LOW = 512 << 10, /* ... to this */
+};
+
+static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct sender *s = ctx;
+	int r = conn_send(&s->client->conn, MESSAGE_DATA, bytes, len, err);
+
+	/* Start what can go now; wait only when much piles up. */
+	if (r == 0)
+		r = client_drain(
+			s->client,
+			conn_queued(&s->client->conn) > QUEUED_HIGH ? QUEUED_LOW : SIZE_MAX, err);
+	if (s->moved)
+		s->moved(s->ctx);
+	/* Between us and the caller lies the object stream, which knows failures only. */
+	if (r > 0) {
+		s->interrupted = r;
+		r = -EINTR;
+	}
+	return r;
+}
+
+int sender_init(struct sender *s, struct source *source, struct client *client,
+		struct inlay_error *err)
+{
+	*s = (struct sender){.source = source, .client = client};
+	return objects_out_init(&s->out, emit, s, err);
+}
+
+void sender_fini(struct sender *s)
+{
+	objects_out_fini(&s->out);
+}
+
+bool sender_has(const struct sender *s, const struct inlay_digest *id)
+{
+	return objects_out_has(&s->out, id) || (s->known && inlay_idset_has(s->known, id));
+}
+
+int sender_end(struct sender *s, struct inlay_error *err)
+{
+	return objects_out_end(&s->out, err);
+}
+
+/* ---- files ---- */
+
+static int send_whole(void *ctx, const void *bytes, size_t len, const struct inlay_digest *id,
+		      struct inlay_error *err)
+{
+	struct sender *s = ctx;
+
+	if (sender_has(s, id))
+		return 0;
+	int r = objects_out_blob_begin(&s->out, len, err);
+	if (r == 0)
+		r = objects_out_blob_bytes(&s->out, bytes, len, err);
+	if (r == 0)
+		r = objects_out_blob_end(&s->out, id, err);
+	s->files++;
+	s->file_bytes += len;
+	return r;
+}
+
+static int send_begin(void *ctx, uint64_t size, struct inlay_error *err)
+{
+	struct sender *s = ctx;
+
+	s->file_bytes += size;
+	return objects_out_blob_begin(&s->out, size, err);
+}
+
+static int send_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct sender *s = ctx;
+
+	return objects_out_blob_bytes(&s->out, bytes, len, err);
+}
+
+static int send_end(void *ctx, const struct inlay_digest *id, struct inlay_error *err)
+{
+	struct sender *s = ctx;
+
+	s->files += id != NULL;
+	/* Its content came before, under another name: this copy is one too many. */
+	if (id && objects_out_has(&s->out, id))
+		id = NULL;
+	return objects_out_blob_end(&s->out, id, err);
+}
+
+struct source_consumer sender_consumer(struct sender *s)
+{
+	return (struct source_consumer){.whole = send_whole,
+					.begin = send_begin,
+					.bytes = send_bytes,
+					.end = send_end,
+					.ctx = s};
+}
+
+/* ---- directories ---- */
+
+/* Names and targets of a directory's ops: they must outlive the listing that they come from. */
+struct names {
+	struct block {
+		struct block *next;
+		size_t used, size;
+		char bytes[];
+	} * blocks;
+};
+
+static char *keep(struct names *names, const char *bytes, size_t len)
+{
+	struct block *b = names->blocks;
+
+	if (!b || b->size - b->used < len) {
+		size_t size = len > 8192 ? len : 8192;
+		b = malloc(sizeof *b + size);
+		if (!b)
+			return NULL;
+		*b = (struct block){.next = names->blocks, .size = size};
+		names->blocks = b;
+	}
+	char *p = b->bytes + b->used;
+	memcpy(p, bytes, len);
+	b->used += len;
+	return p;
+}
+
+static void names_fini(struct names *names)
+{
+	for (struct block *b = names->blocks, *next; b; b = next) {
+		next = b->next;
+		free(b);
+	}
+}
+
+struct changes {
+	struct sender *s;
+	struct names names;
+	struct objects_op *ops;
+	size_t count, cap;
+	bool against_basis;
+};
+
+static uint8_t inherited(const struct inlay_entry *before, const struct inlay_entry *after)
+{
+	uint8_t bits = 0;
+
+	if (!before || (before->mode & S_IFMT) != (after->mode & S_IFMT))
+		return 0;
+	if (inlay_entry_same_content(before, after))
+		bits |= OBJECTS_SAME_CONTENT;
+	if (before->mtime_ns == after->mtime_ns)
+		bits |= OBJECTS_SAME_MTIME;
+	if (before->mode == after->mode)
+		bits |= OBJECTS_SAME_MODE;
+	return bits;
+}
+
+static int add_op(struct changes *c, const struct inlay_entry *before,
+		  const struct inlay_entry *after, struct inlay_error *err)
+{
+	if (c->count == c->cap) {
+		size_t cap = c->cap ? c->cap * 2 : 16;
+		struct objects_op *ops = reallocarray(c->ops, cap, sizeof *ops);
+		if (!ops)
+			return inlay_error_set(err, -ENOMEM, "out of memory");
+		c->ops = ops;
+		c->cap = cap;
+	}
+	struct objects_op op = {.entry = after ? *after : *before, .remove = !after};
+	if (after && c->against_basis)
+		op.inherit = inherited(before, after);
+	op.entry.name = keep(&c->names, op.entry.name, op.entry.name_len);
+	if (op.entry.target_len)
+		op.entry.target = keep(&c->names, op.entry.target, op.entry.target_len);
+	if (!op.entry.name || (op.entry.target_len && !op.entry.target))
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	c->ops[c->count++] = op;
+	return 0;
+}
+
+static int on_change(void *ctx, const struct inlay_entry *before, const struct inlay_entry *after,
+		     struct inlay_error *err)
+{
+	struct changes *c = ctx;
+	int r = 0;
+
+	if (after && inlay_entry_is_dir(after))
+		r = sender_tree(c->s, before && inlay_entry_is_dir(before) ? &before->id : NULL,
+				&after->id, err);
+	return r == 0 ? add_op(c, before, after, err) : r;
+}
+
+int sender_tree(struct sender *s, const struct inlay_digest *before,
+		const struct inlay_digest *after, struct inlay_error *err)
+{
+	struct changes c = {.s = s, .against_basis = before};
+
+	if (sender_has(s, after) || (before && inlay_digest_equal(before, after)))
+		return 0;
+	int r = inlay_dir_diff(s->source->trees, before, after, on_change, &c, err);
+	if (r == 0)
+		r = objects_out_tree(&s->out, before, c.ops, c.count, after, err);
+	free(c.ops);
+	names_fini(&c.names);
+	return r == INLAY_TREES_MISSING
+		       ? inlay_error_set(err, -ESTALE, "a remembered tree is missing")
+		       : r;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SESSION_SERVE_H
+#define SESSION_SERVE_H
+
+/* What the parts of the serving side share. */
+
+#include <stdbool.h>
+
+#include "inlay/host.h"
+#include "wire/conn.h"
+#include "wire/message.h"
+#include "wire/objects.h"
+
+/* One session. Belongs to its thread. */
+struct serve {
+	struct inlay_host *host;
+	struct conn conn;
+	bool greeted;               /* the peer's HELLO came */
+	struct inlay_workspace *ws; /* after OPEN */
+	bool locked;                /* we hold its lock */
+	uint8_t open_flags;
+	char origin[INLAY_ORIGIN_MAX + 1];
+	char mount_text[256]; /* a warning about the mount */
+	int durable_fd;       /* eventfd: the workspace's durable generation moved */
+	uint64_t told_durable, told_visible;
+	bool told_failed;
+	/* objects on their way */
+	bool receiving;
+	struct objects_in *objects;
+	struct inlay_buf small;      /* a blob below INLAY_STORE_LOOSE_MIN */
+	struct inlay_store_put *put; /* a larger one */
+	bool basis_gone;
+};
+
+/* Sends a message whose payload is in *b. */
+int serve_send(struct serve *s, enum message_type type, const struct inlay_buf *b,
+	       struct inlay_error *err) inlay_must_check;
+/* Tells that something failed; the session goes on. */
+int serve_failed(struct serve *s, enum message_reason reason, const struct inlay_error *cause,
+		 struct inlay_error *err) inlay_must_check;
+
+/* receive.c: one DATA payload. */
+int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
+void serve_end_receiving(struct serve *s);
+
+/* requests.c */
+int serve_request(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
+
+/* Mounts the workspace when OPEN asked for it; a failure is a text, not an error. */
+void serve_mount(struct serve *s);
+
+#endif

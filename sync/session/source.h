@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SESSION_SOURCE_H
+#define SESSION_SOURCE_H
+
+/*
+ * A source folder on the dev machine, with what is remembered of it below the state directory:
+ *
+ *     sources/<id>/lock       flock()ed while the folder is being scanned
+ *     sources/<id>/path       the folder, for people
+ *     sources/<id>/snapshot   the stat cache (scan.h)
+ *     sources/<id>/store/     the trees of what was sent: what a target has is known from them
+ *     targets/<id>            what a target of this folder acknowledged last
+ *
+ * All of it can be lost without harm: then the next sync asks the target what it has.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/error.h"
+#include "inlay/generation.h"
+#include "inlay/scan.h"
+#include "inlay/store.h"
+#include "inlay/trees.h"
+
+struct source {
+	char path[4096]; /* resolved */
+	int root_fd;
+	int state_fd;   /* sources/<id> */
+	int targets_fd; /* targets */
+	int lock_fd;
+	struct inlay_store *store;
+	struct inlay_trees *trees;
+	uint64_t key;               /* of the options that shape a scan */
+	struct inlay_snapshot *old; /* the last one; NULL = none */
+	struct inlay_snapshot *now; /* after source_walk */
+	struct inlay_scan_options scan;
+};
+
+struct source_options {
+	const char *state; /* the dev side's state directory */
+	struct inlay_scan_options scan;
+	int64_t lock_wait_ns;
+	void (*waiting)(void *ctx); /* called once when the lock is held by another process */
+	void *ctx;
+};
+
+enum { SOURCE_LOCKED = 1 }; /* positive result of open: another inlay works on the folder */
+
+/* Resolves and opens the folder and its state. -ENOTDIR when it is a file; -ENOENT when it is missing. */
+int source_open(struct source *s, const char *path, const struct source_options *o,
+		struct inlay_error *err) inlay_must_check;
+void source_close(struct source *s);
+
+/*
+ * Walks the folder. A halt (exit code 4) when it is another folder than last time (device, inode), unless
+ * `force`.
+ */
+int source_walk(struct source *s, bool force, struct inlay_error *err) inlay_must_check;
+
+/* Takes a file's content, for hashing alone or for sending. May be NULL as a whole. */
+struct source_consumer {
+	/* The whole file, when it is small. */
+	int (*whole)(void *ctx, const void *bytes, size_t len, const struct inlay_digest *id,
+		     struct inlay_error *err);
+	/* A large one in pieces: exactly `size` bytes between begin and end. id NULL: it changed meanwhile, forget
+	 * it. */
+	int (*begin)(void *ctx, uint64_t size, struct inlay_error *err);
+	int (*bytes)(void *ctx, const void *bytes, size_t len, struct inlay_error *err);
+	int (*end)(void *ctx, const struct inlay_digest *id, struct inlay_error *err);
+	void *ctx;
+	/* After each file. */
+	void (*done)(void *done_ctx, uint64_t size);
+	void *done_ctx;
+};
+
+enum { SOURCE_AGAIN = 1 }; /* positive result: something vanished; walk again */
+
+/* Reads every dirty file in the order that compresses best, and settles it. A file that changes while it is read
+ * is read again some times; then it is an error that names it. */
+int source_read(struct source *s, const struct source_consumer *consumer, struct inlay_error *err)
+	inlay_must_check;
+
+/* Reads one file again, by its content: what a target lost. -ESTALE when the folder does not have that content any
+ * more. */
+int source_read_again(struct source *s, const struct inlay_digest *id,
+		      const struct source_consumer *consumer, struct inlay_error *err)
+	inlay_must_check;
+
+/* Reads a file by its path, expecting a content. Positive: SOURCE_AGAIN when it changed. */
+int source_read_path(struct source *s, const char *path, const struct inlay_digest *id,
+		     const struct source_consumer *consumer, struct inlay_error *err)
+	inlay_must_check;
+
+/* Builds the trees into the store. */
+int source_build(struct source *s, struct inlay_root *ret, struct inlay_error *err)
+	inlay_must_check;
+
+/* Remembers the snapshot for the next time. */
+int source_save(struct source *s, struct inlay_error *err) inlay_must_check;
+
+/* ---- what targets have ---- */
+
+struct acked {
+	struct inlay_root root;
+	uint64_t generation;
+	int64_t time_ns;    /* CLOCK_REALTIME */
+	int64_t visible_ns; /* how long the last change set took to be visible */
+	uint64_t sent_bytes;
+	char source[4096], target[4096]; /* for status; escaped where it is printed */
+};
+
+enum { ACKED_NONE = 1 };
+
+/* Positive: NONE. Bytes that are not right count as none. */
+int acked_read(int targets_fd, const char *source, const char *target, struct acked *ret,
+	       struct inlay_error *err) inlay_must_check;
+int acked_write(int targets_fd, const struct acked *a, struct inlay_error *err) inlay_must_check;
+/* Every target that is remembered. */
+int acked_each(const char *state,
+	       int (*fn)(void *ctx, const struct acked *a, struct inlay_error *err), void *ctx,
+	       struct inlay_error *err) inlay_must_check;
+
+/* $INLAY_STATE, $XDG_STATE_HOME/inlay or ~/.local/state/inlay, with /dev behind. Appends. */
+int source_default_state(struct inlay_buf *b, struct inlay_error *err) inlay_must_check;
+
+#endif

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/transport.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+#include "inlay/text.h"
+#include "transport/agents.h"
+
+enum {
+	ARGS_MAX = 64,
+	LAST_WORDS_MAX = 4096,
+	SSH_FAILED = 255, /* ssh(1): its own failure, not the command's */
+};
+
+#define NO_AGENT_TEXT "inlay-no-agent "
+
+extern char **environ;
+
+/* ---- arguments ---- */
+
+struct args {
+	char *argv[ARGS_MAX];
+	size_t count;
+	bool failed;
+};
+
+static void args_fini(struct args *a)
+{
+	for (size_t i = 0; i < a->count; i++)
+		free(a->argv[i]);
+}
+INLAY_DEFINE_FINI(struct args, args_fini)
+
+static void add(struct args *a, const char *text)
+{
+	char *copy = a->count + 1 < ARGS_MAX ? strdup(text) : NULL;
+
+	if (copy)
+		a->argv[a->count++] = copy;
+	else
+		a->failed = true;
+}
+
+/* "ssh -p 22": split at blanks, as rsync's -e is; quotes group. */
+static void add_split(struct args *a, const char *command)
+{
+	auto_buf struct inlay_buf word = {0};
+	char quote = 0;
+	bool in_word = false;
+
+	for (const char *p = command; *p; p++) {
+		if (quote ? *p == quote : (*p == '\'' || *p == '"')) {
+			quote = quote ? 0 : *p;
+			in_word = true;
+		} else if (!quote && (*p == ' ' || *p == '\t')) {
+			if (in_word)
+				add(a, inlay_buf_cstr(&word));
+			inlay_buf_clear(&word);
+			in_word = false;
+		} else {
+			inlay_buf_u8(&word, (uint8_t)*p);
+			in_word = true;
+		}
+	}
+	if (in_word)
+		add(a, inlay_buf_cstr(&word));
+}
+
+/* Everything that could talk, forward or ask in between is off. Questions (a new host key, a passphrase)
+ * are for a person: without a terminal they are refused at once. */
+static void add_ssh(struct args *a, const struct transport_options *o, bool compress)
+{
+	add_split(a, o->ssh ? o->ssh : "ssh");
+	add(a, "-T");
+	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+		add(a, "-oBatchMode=yes");
+	add(a, "-oClearAllForwardings=yes");
+	add(a, "-oForwardAgent=no");
+	add(a, "-oForwardX11=no");
+	add(a, "-oRemoteCommand=none");
+	add(a, "-oPermitLocalCommand=no");
+	add(a, "-oServerAliveInterval=15");
+	add(a, "-oConnectTimeout=20");
+	add(a, compress ? "-oCompression=yes" : "-oCompression=no");
+	if (o->port) {
+		add(a, "-p");
+		add(a, o->port);
+	}
+	add(a, "--");
+	add(a, o->host);
+}
+
+/* What a remote shell gets between single quotes. */
+static bool is_plain(const char *text)
+{
+	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+			    "_-./+:@,=%~") == strlen(text);
+}
+
+/*
+ * The user's shell there may be any: it only sees `exec sh -c '...'`. sh takes the agent that fits: a name holds
+ * the digest of one binary for one architecture, so the first that is there is the right one.
+ */
+static int serve_command(const struct transport_options *o, struct inlay_buf *b,
+			 struct inlay_error *err)
+{
+	static const char *const machines[] = {"x86_64", "aarch64"};
+
+	inlay_buf_printf(b, "exec sh -c 'd=\"${XDG_CACHE_HOME:-$HOME/.cache}/inlay\"; ");
+	for (size_t i = 0; i < 2; i++) {
+		struct agent agent;
+		char name[AGENT_NAME_BYTES];
+		int r = agent_find(o->agents, o->cache, machines[i], &agent, err);
+		if (r == AGENT_NONE)
+			continue;
+		if (r < 0)
+			return r;
+		agent_name(&agent, name);
+		inlay_buf_printf(b, "[ -x \"$d/%s\" ] && exec \"$d/%s\" serve", name, name);
+		if (o->remote_state)
+			inlay_buf_printf(b, " --state \"%s\"", o->remote_state);
+		inlay_buf_printf(b, "; ");
+	}
+	inlay_buf_printf(b, "echo \"" NO_AGENT_TEXT "$(uname -m)\"'");
+	if (o->remote_state && !is_plain(o->remote_state))
+		return inlay_error_set(
+			err, -EINVAL,
+			"the state directory on the host may have letters, digits and "
+			"_-./ only: '%s'",
+			o->remote_state);
+	return inlay_buf_check(b, err);
+}
+
+/* ---- the child ---- */
+
+static int spawn(struct args *a, int in_fd, int out_fd, int err_fd, pid_t *ret,
+		 struct inlay_error *err)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+
+	if (a->failed || a->count == 0)
+		return inlay_error_set(err, -EINVAL, "the ssh command is empty or too long");
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	(void)posix_spawn_file_actions_adddup2(&actions, in_fd, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, out_fd, 1);
+	(void)posix_spawn_file_actions_adddup2(&actions, err_fd, 2);
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	/* A group of its own, so that Ctrl-C reaches us alone and we can end in order. A passphrase can
+	 * still be asked for on the terminal: ssh's group is then stopped by the terminal, so with one the
+	 * child stays in ours. */
+	short flags = POSIX_SPAWN_SETSIGMASK;
+	if (!isatty(STDIN_FILENO))
+		flags |= POSIX_SPAWN_SETPGROUP;
+	(void)posix_spawnattr_setflags(&attr, flags);
+	int r = posix_spawnp(ret, a->argv[0], &actions, &attr, a->argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
+	if (r != 0) {
+		r = inlay_error_sys(err, -r, "start %s", a->argv[0]);
+		(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
+		return r;
+	}
+	return 0;
+}
+
+static int local_args(const struct transport_options *o, struct args *a, struct inlay_error *err)
+{
+	struct utsname u;
+	struct agent agent;
+
+	(void)uname(&u);
+	int r = agent_find(o->agents, o->cache, u.machine, &agent, err);
+	if (r == AGENT_NONE)
+		return inlay_error_set(err, -ENOENT,
+				       "inlayd-%s is not beside inlay nor in ../libexec/inlay",
+				       u.machine);
+	if (r < 0)
+		return r;
+	add(a, agent.path);
+	add(a, "serve");
+	if (o->state) {
+		add(a, "--state");
+		add(a, o->state);
+	}
+	return 0;
+}
+
+int transport_open(const struct transport_options *o, struct transport *ret,
+		   struct inlay_error *err)
+{
+	auto_of(args_fini) struct args a = {0};
+	auto_buf struct inlay_buf command = {0};
+	struct transport t = {.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1, .ssh = o->host};
+	int pair[2], r;
+
+	if (o->host) {
+		add_ssh(&a, o, false);
+		r = serve_command(o, &command, err);
+		add(&a, inlay_buf_cstr(&command));
+	} else {
+		r = local_args(o, &a, err);
+	}
+	if (r < 0)
+		return r;
+	t.stderr_fd = memfd_create("inlay-stderr", MFD_CLOEXEC);
+	if (t.stderr_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		inlay_cleanup_close(&t.stderr_fd);
+		return inlay_error_sys(err, -errno, "make a socket pair");
+	}
+	r = spawn(&a, pair[1], pair[1], t.stderr_fd, &t.pid, err);
+	(void)close(pair[1]);
+	t.rfd = t.wfd = pair[0];
+	if (r < 0) {
+		transport_close(&t, NULL);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+static bool wait_some(pid_t pid, int ms, int *ret_status)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	if (fd >= 0)
+		(void)poll(&p, 1, ms);
+	inlay_cleanup_close(&fd);
+	pid_t got;
+	do
+		got = waitpid(pid, ret_status, fd >= 0 ? WNOHANG : 0);
+	while (got < 0 && errno == EINTR);
+	return got != 0;
+}
+
+void transport_close(struct transport *t, int *ret_status)
+{
+	int status = 0;
+
+	if (t->wfd != t->rfd)
+		inlay_cleanup_close(&t->wfd);
+	inlay_cleanup_close(&t->rfd);
+	if (t->pid > 0 && !wait_some(t->pid, 3000, &status)) {
+		(void)kill(t->pid, SIGTERM);
+		if (!wait_some(t->pid, 1000, &status)) {
+			(void)kill(t->pid, SIGKILL);
+			(void)waitpid(t->pid, &status, 0);
+		}
+	}
+	inlay_cleanup_close(&t->stderr_fd);
+	*t = (struct transport){.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1};
+	if (ret_status)
+		*ret_status = status;
+}
+
+/* ---- what went wrong ---- */
+
+/* The end of what the child said, without blank lines around. */
+static void last_words(int fd, struct inlay_buf *b)
+{
+	struct stat st;
+	size_t n = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+		return;
+	uint64_t from = st.st_size > LAST_WORDS_MAX ? (uint64_t)st.st_size - LAST_WORDS_MAX : 0;
+	uint8_t *room = inlay_buf_reserve(b, LAST_WORDS_MAX);
+	if (!room || inlay_pread_full(fd, room, LAST_WORDS_MAX, from, &n, "stderr", NULL) < 0)
+		return;
+	b->len = n;
+	while (b->len > 0 && strchr(" \r\n", b->data[b->len - 1]))
+		b->len--;
+}
+
+static int ssh_failed(const struct transport_options *o, const struct inlay_buf *words,
+		      struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	const char *hint = "";
+
+	inlay_text_escape(&b, words->data, words->len);
+	const char *text = inlay_buf_cstr(&b);
+	if (strstr(text, "Host key verification failed"))
+		hint = ". If the host is new, connect once with ssh and check its key; if its key "
+		       "changed, find out why before you trust it";
+	else if (strstr(text, "Permission denied"))
+		hint = ". Does 'ssh' to that host work without a password?";
+	int r = inlay_error_set(err, -ECONNREFUSED, "cannot connect to %s: %s%s", o->host,
+				*text ? text : "ssh said nothing", hint);
+	(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
+	return r;
+}
+
+static bool no_agent(const struct inlay_buf *noise, char ret_machine[static 32])
+{
+	static const char mark[] = NO_AGENT_TEXT;
+	const char *at = noise->len ? memmem(noise->data, noise->len, mark, sizeof mark - 1) : NULL;
+
+	if (!at)
+		return false;
+	at += sizeof mark - 1;
+	size_t left = noise->len - (size_t)(at - (const char *)noise->data), n = 0;
+	while (n < left && n < 31 && at[n] > ' ')
+		n++;
+	memcpy(ret_machine, at, n);
+	ret_machine[n] = 0;
+	return true;
+}
+
+int transport_explain(struct transport *t, const struct transport_options *o,
+		      const struct inlay_buf *noise, char ret_machine[static 32],
+		      struct inlay_error *err)
+{
+	auto_buf struct inlay_buf words = {0};
+	auto_buf struct inlay_buf said = {0};
+	auto_close int stderr_fd = take_fd(t->stderr_fd);
+	bool ssh = t->ssh;
+	int status;
+
+	transport_close(t, &status);
+	if (no_agent(noise, ret_machine))
+		return TRANSPORT_NO_AGENT;
+	last_words(stderr_fd, &words);
+	if (ssh && WIFEXITED(status) && WEXITSTATUS(status) == SSH_FAILED)
+		return ssh_failed(o, &words, err);
+	inlay_text_escape(&said, words.data, words.len);
+	if (said.len == 0 && noise->len > 0)
+		inlay_text_escape(&said, noise->data, noise->len < 300 ? noise->len : 300);
+	int r = inlay_error_set(err, -ECONNRESET, "%s ended the connection: %s",
+				o->host ? o->host : "inlayd",
+				said.len ? inlay_buf_cstr(&said) : "it said nothing");
+	(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
+	return r;
+}
+
+/* ---- bringing the agent ---- */
+
+static void install_command(const struct agent *a, struct inlay_buf *b)
+{
+	char name[AGENT_NAME_BYTES], hex[INLAY_DIGEST_HEX];
+
+	agent_name(a, name);
+	inlay_digest_hex(&a->id, hex);
+	/* It checks itself, byte for byte, before it gets its name; and it must be able to run there. */
+	inlay_buf_printf(
+		b,
+		"exec sh -c 'umask 077; d=\"${XDG_CACHE_HOME:-$HOME/.cache}/inlay\"; "
+		"mkdir -p \"$d\" && t=\"$d/.new-$$\" && cat > \"$t\" && chmod 700 \"$t\" && "
+		"\"$t\" selfcheck %s && mv -f \"$t\" \"$d/%s\" && exit 0; "
+		"r=$?; rm -f \"$t\"; echo \"inlayd does not run in $d (is it mounted noexec, or "
+		"full?)\" >&2; exit $r'",
+		hex, name);
+}
+
+int transport_install(const struct transport_options *o, const char *machine,
+		      struct inlay_error *err)
+{
+	auto_of(args_fini) struct args a = {0};
+	auto_buf struct inlay_buf command = {0};
+	auto_buf struct inlay_buf words = {0};
+	auto_buf struct inlay_buf said = {0};
+	struct agent agent;
+	pid_t pid;
+	int status;
+	int r = agent_find(o->agents, o->cache, machine, &agent, err);
+
+	if (r == AGENT_NONE)
+		return inlay_error_set(err, -ENOEXEC,
+				       "%s is a %s machine; there is no inlayd-%s beside inlay",
+				       o->host, machine, machine);
+	if (r < 0)
+		return r;
+	if (o->note) {
+		inlay_buf_printf(&said, "installing inlayd on %s", o->host);
+		o->note(o->ctx, inlay_buf_cstr(&said));
+		inlay_buf_clear(&said);
+	}
+	auto_close int in = open(agent.path, O_RDONLY | O_CLOEXEC);
+	auto_close int out = memfd_create("inlay-stderr", MFD_CLOEXEC);
+	if (in < 0 || out < 0)
+		return inlay_error_sys(err, -errno, "open %s", agent.path);
+	add_ssh(&a, o, true);
+	install_command(&agent, &command);
+	add(&a, inlay_buf_cstr(&command));
+	r = spawn(&a, in, out, out, &pid, err);
+	if (r < 0)
+		return r;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	last_words(out, &words);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == SSH_FAILED)
+		return ssh_failed(o, &words, err);
+	inlay_text_escape(&said, words.data, words.len);
+	return inlay_error_set(err, -EREMOTEIO, "cannot install inlayd on %s: %s", o->host,
+			       inlay_buf_cstr(&said));
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TRANSPORT_TRANSPORT_H
+#define TRANSPORT_TRANSPORT_H
+
+/*
+ * A way to a host's `inlayd serve`: a pair of descriptors and the process behind them. What goes over it is
+ * the caller's.
+ *
+ *     local    inlayd as a child, on a socket pair
+ *     openssh  the system's ssh as a child, with the user's own configuration; it runs inlayd there
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "inlay/bytes.h"
+#include "inlay/error.h"
+
+struct transport_options {
+	const char *host;         /* [user@]host or an ssh alias; NULL = local */
+	const char *port;         /* NULL = as ssh's configuration says */
+	const char *ssh;          /* the command, split at blanks; NULL = "ssh" */
+	const char *state;        /* local: inlayd's state directory; NULL = its default */
+	const char *remote_state; /* the same on the host */
+	const char *agents; /* directory with the inlayd binaries; NULL = beside the program */
+	const char *cache;  /* directory where digests of binaries are remembered */
+	void (*note)(void *ctx, const char *text); /* "installing inlayd on ..."; may be NULL */
+	void *ctx;
+};
+
+struct transport {
+	int rfd, wfd; /* the caller may take them over (set to -1) */
+	pid_t pid;
+	int stderr_fd; /* a memory file with what the child said */
+	bool ssh;
+};
+
+/* Starts the child; nothing is waited for. -ENOENT: no ssh, no inlayd. */
+int transport_open(const struct transport_options *o, struct transport *ret,
+		   struct inlay_error *err) inlay_must_check;
+/* Ends the child (its input is closed first; it is killed when it does not go) and waits for it. *ret_status
+ * (may be NULL) as of waitpid. */
+void transport_close(struct transport *t, int *ret_status);
+
+/*
+ * Why a connection ended before the peer said anything: reads the child's status and its last words. Closes
+ * the transport. Gives a negative code with a text; the exit code is CONNECT where ssh failed. `noise` is
+ * what came instead of the protocol. Positive: TRANSPORT_NO_AGENT, ret_machine gets "x86_64".
+ */
+enum { TRANSPORT_NO_AGENT = 1 };
+int transport_explain(struct transport *t, const struct transport_options *o,
+		      const struct inlay_buf *noise, char ret_machine[static 32],
+		      struct inlay_error *err) inlay_must_check;
+
+/* Copies the inlayd for that machine to the host. */
+int transport_install(const struct transport_options *o, const char *machine,
+		      struct inlay_error *err) inlay_must_check;
+
+#endif

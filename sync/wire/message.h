@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef WIRE_MESSAGE_H
+#define WIRE_MESSAGE_H
+
+/*
+ * The messages that frames carry: structs <-> payloads. Strings are bytes with a length; numbers are
+ * varints unless a width is named. Decoders check everything against limits.h and give -EPROTO; decoded
+ * strings borrow from the payload. docs/protocol.md tells who says what when.
+ *
+ * Pure: no I/O.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "inlay/bytes.h"
+#include "inlay/error.h"
+#include "inlay/generation.h"
+#include "inlay/idset.h"
+
+enum {
+	MESSAGE_VERSION = 1, /* of the protocol; both sides speak the lower of theirs */
+	MESSAGE_VERSION_MIN = 1,
+};
+
+enum message_type {
+	/* both directions */
+	MESSAGE_HELLO = 1,
+	/* client -> server */
+	MESSAGE_OPEN = 2, /* the workspace that the session is about */
+	MESSAGE_DATA = 3, /* objects.h */
+	MESSAGE_COMMIT = 4,
+	MESSAGE_HAVE = 5, /* eight-byte prefixes of ids: which are there? */
+	MESSAGE_REQUEST = 6,
+	MESSAGE_DELTA = 7, /* an object as a difference: deltas.h */
+	/* server -> client */
+	MESSAGE_OPENED = 16,
+	MESSAGE_HAS = 17,  /* a bit for each prefix of a HAVE */
+	MESSAGE_WANT = 18, /* ids that are missing */
+	MESSAGE_VISIBLE = 19,
+	MESSAGE_DURABLE = 20,
+	MESSAGE_ROW = 21, /* one row of a REQUEST's answer */
+	MESSAGE_END = 22, /* the end of a REQUEST's answer */
+	MESSAGE_FAILED =
+		23, /* the last message could not be carried out; the session goes on or not */
+};
+
+/* A string inside a message; not NUL-terminated. */
+struct message_text {
+	const char *bytes;
+	size_t len;
+};
+
+struct message_hello {
+	uint16_t version, version_min;
+	uint32_t features;           /* bits; none are defined yet */
+	struct message_text program; /* "inlay 0.1.0" */
+	struct message_text machine; /* server: uname -m */
+	uint32_t uid;                /* server */
+};
+
+enum message_open_flags {
+	MESSAGE_OPEN_CREATE = 1 << 0, /* make the workspace when there is none */
+	MESSAGE_OPEN_WRITE = 1 << 1,  /* this session is going to change it: take the lock */
+	MESSAGE_OPEN_MOUNT =
+		1 << 2, /* mount it with the first generation, or at once when there is one */
+	MESSAGE_OPEN_BOOT = 1 << 3, /* and again after a reboot */
+};
+
+struct message_open {
+	uint8_t flags;
+	struct message_text path;   /* where it appears on the target */
+	struct message_text owner;  /* who asks, for the lock: "user@host pid 7" */
+	struct message_text origin; /* "user@host:/path", for the generations */
+	struct inlay_digest
+		root; /* the tree that the client is going to commit, if it knows; zeros */
+	uint64_t lock_wait_ms;
+};
+
+struct message_opened {
+	struct inlay_generation live; /* number 0: nothing yet; origin is not carried */
+	uint64_t durable;
+	bool has_root; /* the tree named in OPEN is there, as far as a look tells */
+	bool mounted;
+	uint64_t objects;               /* in the store: 0 = no need to ask for any */
+	struct message_text path;       /* absolute */
+	struct message_text mount_text; /* why it is not mounted, or a warning */
+	uint64_t wanted;                /* ids in the WANT that follows at once; 0 = none follows */
+};
+
+struct message_commit {
+	struct inlay_digest expect; /* the live root that the change set builds on; zeros = none */
+	struct inlay_root root;
+	uint64_t changed;
+	uint64_t rollback_of;
+};
+
+struct message_visible {
+	uint64_t number;
+	struct inlay_digest root;
+	uint64_t took_ns; /* from COMMIT read to the last note */
+	bool mounted;
+	struct message_text mount_text;
+};
+
+struct message_durable {
+	uint64_t number;
+};
+
+enum message_verb {
+	MESSAGE_VERB_STATUS = 1, /* rows: struct message_status */
+	MESSAGE_VERB_LOG,        /* rows: struct message_generation */
+	MESSAGE_VERB_DIFF,       /* args: numbers a, b; rows: struct message_change */
+	MESSAGE_VERB_ROLLBACK,   /* arg: number, 0 = the one before; rows: struct message_visible */
+	MESSAGE_VERB_MOUNT,
+	MESSAGE_VERB_UMOUNT, /* arg: 1 = lazy */
+	MESSAGE_VERB_FSCK,   /* rows: struct message_finding */
+	MESSAGE_VERB_GC,     /* arg: grace ns; rows: struct message_gc */
+	MESSAGE_VERB_REMOVE, /* forget the workspace */
+	/* rows: the live generation's tree objects: a byte (1: the object goes on in the next row), then
+	 * bytes of the object */
+	MESSAGE_VERB_TREES,
+};
+
+struct message_request {
+	uint8_t verb;
+	uint8_t flags; /* MOUNT: MESSAGE_OPEN_BOOT */
+	uint64_t args[2];
+};
+
+struct message_status {
+	struct message_text path, id;
+	struct inlay_generation live;
+	uint64_t durable;
+	bool durable_failed, mount_wanted, mounted, everybody;
+	uint64_t worker_pid, worker_starts, damaged;
+	struct message_text durable_text, mount_text, owner;
+	uint64_t owner_since_ns;
+	uint64_t store_objects, store_bytes;
+};
+
+struct message_change {
+	uint8_t before_type, after_type; /* 0 none, 1 file, 2 directory, 3 symlink */
+	bool content, mode, mtime;       /* what differs, where both are */
+	uint64_t before_size, after_size;
+	struct message_text path;
+};
+
+struct message_finding {
+	bool progress; /* done and total, instead of a finding */
+	uint64_t done, total;
+	struct message_text text;
+};
+
+struct message_gc {
+	uint64_t removed, removed_bytes, freed_bytes, young;
+};
+
+struct message_failed {
+	int32_t code;      /* a negative errno */
+	uint8_t exit_code; /* enum inlay_exit */
+	uint8_t reason;    /* enum message_reason */
+	struct message_text text;
+};
+
+enum message_reason {
+	MESSAGE_REASON_OTHER = 0,
+	MESSAGE_REASON_STALE = 1,   /* COMMIT: the live root is another one */
+	MESSAGE_REASON_MISSING = 2, /* no such workspace or generation */
+	MESSAGE_REASON_BASIS =
+		3, /* DATA builds on what is not there: begin anew, without a basis */
+};
+
+/*
+ * For each struct: encode appends its payload to a buffer, decode fills it from a payload.
+ */
+#define MESSAGE_CODEC(name)                                                                    \
+	void message_encode_##name(struct inlay_buf *b, const struct message_##name *m);       \
+	int message_decode_##name(const void *payload, size_t len, struct message_##name *ret, \
+				  struct inlay_error *err) inlay_must_check
+
+MESSAGE_CODEC(hello);
+MESSAGE_CODEC(open);
+MESSAGE_CODEC(opened);
+MESSAGE_CODEC(commit);
+MESSAGE_CODEC(visible);
+MESSAGE_CODEC(durable);
+MESSAGE_CODEC(request);
+MESSAGE_CODEC(status);
+MESSAGE_CODEC(change);
+MESSAGE_CODEC(finding);
+MESSAGE_CODEC(gc);
+MESSAGE_CODEC(failed);
+
+/* A generation with its origin; what LOG rows are. */
+void message_encode_generation(struct inlay_buf *b, const struct inlay_generation *g);
+int message_decode_generation(const void *payload, size_t len, struct inlay_generation *ret,
+			      struct inlay_error *err) inlay_must_check;
+
+/* WANT: ids one after the other. Decoding adds them to the set. */
+int message_decode_want(const void *payload, size_t len, struct inlay_idset *ret,
+			struct inlay_error *err) inlay_must_check;
+
+static inline struct message_text message_text_of(const char *text)
+{
+	return (struct message_text){text, strlen(text)};
+}
+
+#endif
