@@ -247,6 +247,7 @@ void message_encode_request(struct inlay_buf *b, const struct message_request *m
 	inlay_buf_u8(b, m->flags);
 	inlay_buf_varint(b, m->args[0]);
 	inlay_buf_varint(b, m->args[1]);
+	put_text(b, m->body);
 }
 
 int message_decode_request(const void *payload, size_t len, struct message_request *ret,
@@ -259,6 +260,7 @@ int message_decode_request(const void *payload, size_t len, struct message_reque
 	m.flags = inlay_cursor_u8(&c);
 	m.args[0] = inlay_cursor_varint(&c);
 	m.args[1] = inlay_cursor_varint(&c);
+	m.body = get_text(&c);
 	DECODED(c, "REQUEST", m, ret, err);
 }
 

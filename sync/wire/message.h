@@ -127,6 +127,7 @@ struct message_request {
 	uint8_t verb;
 	uint8_t flags; /* MOUNT: MESSAGE_OPEN_BOOT */
 	uint64_t args[2];
+	struct message_text body; /* what the verb says; empty where it says nothing */
 };
 
 struct message_status {
