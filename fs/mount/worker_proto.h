@@ -16,6 +16,10 @@
  *        DURABLE gen                 ->     (no answer)
  *        STATS, PINS                 ->
  *                                    <-     STATS stats, PINS    + a memory file with the ids
+ *        UPPER                       ->
+ *                                    <-     UPPER count           + a memory file with struct worker_upper
+ *        RESET + a memory file       ->     drops what the upper has there, tells the kernel
+ *                                    <-     RESET | error
  *                                    <-     DAMAGED id            (at any time)
  */
 
@@ -33,6 +37,10 @@ enum worker_type {
 	WORKER_STATS,
 	WORKER_PINS,
 	WORKER_DAMAGED,
+	WORKER_UPPER, /* all that was written on the target, see struct worker_upper */
+	/* The path (bytes without a leading slash, count of them in `count`, in the memory file that comes
+	 * along) shows what was synced again. -ENOENT: the upper has nothing there. */
+	WORKER_RESET,
 };
 
 struct worker_stats {
@@ -50,7 +58,8 @@ struct worker_msg {
 	int32_t result;   /* 0 or a negative errno; then text says why */
 	int32_t pid;      /* HELLO */
 	int64_t took_ns;  /* SHOWN: from SHOW to the last note */
-	uint64_t count;   /* PINS: ids in the file; SHOWN: notes */
+	uint64_t
+		count; /* PINS: ids in the file; UPPER: entries; SHOWN: notes; RESET: bytes of the path */
 	union {
 		struct inlay_generation gen;
 		struct worker_stats stats;
@@ -63,6 +72,33 @@ struct worker_msg {
 struct worker_pin {
 	struct inlay_digest id;
 	uint32_t is_tree;
+};
+
+enum worker_upper_kind {
+	WORKER_UPPER_WHITEOUT = 1, /* a synced name that was removed */
+	WORKER_UPPER_FILE,         /* a regular file */
+	WORKER_UPPER_DIR,   /* a directory that was made; what is in it has entries of its own */
+	WORKER_UPPER_MOVED, /* a synced directory that was renamed: `id` is the tree that it keeps */
+	WORKER_UPPER_ATTR,  /* a synced directory whose mode, owner, times or xattrs were changed */
+	WORKER_UPPER_SYMLINK, /* its target stands behind the path */
+	WORKER_UPPER_SPECIAL, /* a fifo or a socket */
+};
+
+/*
+ * An entry of the UPPER file, parents before what is in them. A file's bytes are those of `upper/<file>`
+ * in the workspace's directory; file 0: those of the object `id`, whose attributes alone were changed
+ * (an empty file has neither).
+ */
+struct worker_upper {
+	uint32_t bytes;   /* of this entry with path and target; a multiple of 8 */
+	uint32_t kind;    /* enum worker_upper_kind */
+	uint32_t shadows; /* 1: the generation shown has something else at that path */
+	uint32_t mode, uid, gid;
+	uint32_t path_len, target_len; /* both follow the struct, without NULs */
+	uint64_t size;
+	int64_t mtime_ns;
+	uint64_t file; /* a number, 0 = none */
+	struct inlay_digest id;
 };
 
 #endif
