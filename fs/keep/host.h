@@ -36,7 +36,9 @@ struct inlay_workspace {
 	uint64_t reserved; /* numbers up to this one may have been given away */
 	bool publish;      /* state.live is to be made durable */
 	bool removed;
-	int watch_fd; /* borrowed from the session */
+	int watch_fd;    /* borrowed from the session */
+	uint64_t lease;  /* of the session that holds the lock, 0 = none */
+	bool taken_over; /* that session shall end */
 	struct inlay_idset damaged;
 	int fuse_fd;           /* -1 = not mounted */
 	struct link *link;     /* to the worker; NULL = none */

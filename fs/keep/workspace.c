@@ -397,27 +397,47 @@ static int locked(struct inlay_workspace *ws, struct inlay_error *err)
 	return INLAY_HOST_LOCKED;
 }
 
-int inlay_workspace_lock(struct inlay_workspace *ws, const char *owner, int64_t wait_ns,
-			 struct inlay_error *err)
+static void tell_to_go(struct inlay_workspace *ws)
+{
+	uint64_t one = 1;
+
+	ws->taken_over = true;
+	if (ws->watch_fd >= 0)
+		(void)!write(ws->watch_fd, &one, sizeof one);
+}
+
+int inlay_workspace_lock(struct inlay_workspace *ws, const char *owner, uint64_t lease,
+			 int64_t wait_ns, struct inlay_error *err)
 {
 	int64_t until = inlay_now_ns() + wait_ns;
 	struct timespec ts = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 	int r = 0;
 
 	scope_lock(&ws->lock);
+	if (ws->state.owner[0] && lease && lease == ws->lease)
+		tell_to_go(ws);
 	while (ws->state.owner[0] && r == 0)
 		r = pthread_cond_timedwait(&ws->unowned, &ws->lock, &ts);
 	if (ws->state.owner[0])
 		return locked(ws, err);
 	(void)snprintf(ws->state.owner, sizeof ws->state.owner, "%s", *owner ? owner : "?");
 	ws->state.owner_since_ns = inlay_now_ns();
+	ws->lease = lease;
 	return 0;
+}
+
+bool inlay_workspace_taken_over(struct inlay_workspace *ws)
+{
+	scope_lock(&ws->lock);
+	return ws->taken_over;
 }
 
 void inlay_workspace_unlock(struct inlay_workspace *ws)
 {
 	scope_lock(&ws->lock);
 	ws->state.owner[0] = 0;
+	ws->lease = 0;
+	ws->taken_over = false;
 	(void)pthread_cond_broadcast(&ws->unowned);
 }
 
@@ -432,6 +452,9 @@ void inlay_workspace_watch(struct inlay_workspace *ws, int eventfd)
 {
 	scope_lock(&ws->lock);
 	ws->watch_fd = eventfd;
+	/* It came between the lock and this. */
+	if (ws->taken_over && eventfd >= 0)
+		tell_to_go(ws);
 }
 
 /* ---- generations ---- */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -169,6 +170,12 @@ int client_open(struct client *c, const struct transport_options *o, uint64_t bw
 	if (r == 0)
 		r = say_hello(c, err);
 	return r;
+}
+
+void client_kill(struct client *c)
+{
+	if (c->transport.pid > 0)
+		(void)kill(c->transport.pid, SIGTERM);
 }
 
 void client_close(struct client *c)

@@ -44,6 +44,8 @@ int client_open(struct client *c, const struct transport_options *o, uint64_t bw
 		struct inlay_error *err) inlay_must_check;
 /* Ends the session in order. Accepts a client that was never opened ({0}). */
 void client_close(struct client *c);
+/* Ends the way to the host at once: it may be dead. client_close is still needed. */
+void client_kill(struct client *c);
 
 /* Positive results. */
 enum {

@@ -12,7 +12,10 @@
 #include "inlay/io.h"
 #include "session/serve.h"
 
-enum { HANDSHAKE_S = 10 };
+enum {
+	HANDSHAKE_S = 10,
+	SILENCE_S = 180, /* of a client that promised to be heard */
+};
 
 int serve_send(struct serve *s, enum message_type type, const struct inlay_buf *b,
 	       struct inlay_error *err)
@@ -149,7 +152,7 @@ static int open_workspace(struct serve *s, const struct message_open *m, struct 
 		return no_workspace(path, err);
 	if (r < 0 || !(m->flags & MESSAGE_OPEN_WRITE))
 		return r;
-	r = inlay_workspace_lock(s->ws, owner, (int64_t)m->lock_wait_ms * 1000000, err);
+	r = inlay_workspace_lock(s->ws, owner, m->lease, (int64_t)m->lock_wait_ms * 1000000, err);
 	if (r == INLAY_HOST_LOCKED)
 		return -EWOULDBLOCK;
 	s->locked = r == 0;
@@ -260,6 +263,9 @@ static int hear_durable(struct serve *s, struct inlay_error *err)
 	uint64_t count;
 
 	(void)!read(s->durable_fd, &count, sizeof count);
+	if (inlay_workspace_taken_over(s->ws))
+		return inlay_error_set(err, -ECONNABORTED,
+				       "the client came back over another connection");
 	inlay_workspace_state(s->ws, &st);
 	if (st.durable_failed && !s->told_failed) {
 		struct inlay_error cause = {0};
@@ -295,6 +301,8 @@ static int hear(struct serve *s, const struct frame *f, struct inlay_error *err)
 		return hear_have(s, f, err);
 	case MESSAGE_REQUEST:
 		return serve_request(s, f, err);
+	case MESSAGE_PING:
+		return conn_send(&s->conn, MESSAGE_PONG, NULL, 0, err);
 	default:
 		return inlay_error_set(err, -EPROTO, "an unknown message of type %u", f->type);
 	}
@@ -302,7 +310,7 @@ static int hear(struct serve *s, const struct frame *f, struct inlay_error *err)
 
 static int loop(struct serve *s, struct inlay_error *err)
 {
-	int64_t deadline = inlay_monotonic_ns() + HANDSHAKE_S * 1000000000ll;
+	int64_t start = inlay_monotonic_ns(), heard = start;
 	int r = say_hello(s, err);
 
 	while (r >= 0) {
@@ -311,11 +319,16 @@ static int loop(struct serve *s, struct inlay_error *err)
 		if (r == CONN_END)
 			return 0;
 		if (r == CONN_NOTHING) {
-			r = conn_wait(&s->conn, s->durable_fd, s->greeted ? 0 : deadline, err);
+			int64_t deadline = !s->greeted ? start + HANDSHAKE_S * 1000000000ll
+					   : s->open_flags & MESSAGE_OPEN_ALIVE
+						   ? heard + SILENCE_S * 1000000000ll
+						   : 0;
+			r = conn_wait(&s->conn, s->durable_fd, deadline, err);
 			if (r == 1)
 				r = hear_durable(s, err);
 		} else if (r == 0) {
 			r = hear(s, &f, err);
+			heard = inlay_monotonic_ns();
 			/* An answer leaves at once, also when more has come already. */
 			if (r == 0)
 				r = conn_drain(&s->conn, SIZE_MAX, 0, err);

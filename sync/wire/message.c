@@ -136,6 +136,7 @@ void message_encode_open(struct inlay_buf *b, const struct message_open *m)
 	put_text(b, m->origin);
 	put_id(b, &m->root);
 	inlay_buf_varint(b, m->lock_wait_ms);
+	inlay_buf_u64(b, m->lease);
 }
 
 int message_decode_open(const void *payload, size_t len, struct message_open *ret,
@@ -150,7 +151,8 @@ int message_decode_open(const void *payload, size_t len, struct message_open *re
 	m.origin = get_text(&c);
 	get_id(&c, &m.root);
 	m.lock_wait_ms = inlay_cursor_varint(&c);
-	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xf0);
+	m.lease = inlay_cursor_u64(&c);
+	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xe0);
 	DECODED(c, "OPEN", m, ret, err);
 }
 

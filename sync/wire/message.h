@@ -34,14 +34,16 @@ enum message_type {
 	MESSAGE_HAVE = 5, /* eight-byte prefixes of ids: which are there? */
 	MESSAGE_REQUEST = 6,
 	MESSAGE_DELTA = 7, /* an object as a difference: deltas.h */
+	MESSAGE_PING = 9,  /* are you there? */
 	/* server -> client */
 	MESSAGE_OPENED = 16,
 	MESSAGE_HAS = 17,  /* a bit for each prefix of a HAVE */
 	MESSAGE_WANT = 18, /* ids that are missing */
 	MESSAGE_VISIBLE = 19,
 	MESSAGE_DURABLE = 20,
-	MESSAGE_ROW = 21, /* one row of a REQUEST's answer */
-	MESSAGE_END = 22, /* the end of a REQUEST's answer */
+	MESSAGE_ROW = 21,  /* one row of a REQUEST's answer */
+	MESSAGE_END = 22,  /* the end of a REQUEST's answer */
+	MESSAGE_PONG = 25, /* the answer to PING */
 	MESSAGE_FAILED =
 		23, /* the last message could not be carried out; the session goes on or not */
 };
@@ -66,6 +68,8 @@ enum message_open_flags {
 	MESSAGE_OPEN_MOUNT =
 		1 << 2, /* mount it with the first generation, or at once when there is one */
 	MESSAGE_OPEN_BOOT = 1 << 3, /* and again after a reboot */
+	MESSAGE_OPEN_ALIVE =
+		1 << 4, /* the client sends something every now and then while it lives */
 };
 
 struct message_open {
@@ -76,6 +80,7 @@ struct message_open {
 	struct inlay_digest
 		root; /* the tree that the client is going to commit, if it knows; zeros */
 	uint64_t lock_wait_ms;
+	uint64_t lease; /* a session with the same one (not 0) gives its lock to this one */
 };
 
 struct message_opened {

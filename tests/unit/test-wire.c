@@ -166,7 +166,8 @@ static void messages_come_back(void **state)
 				    .path = message_text_of("/ws\n"),
 				    .owner = message_text_of("me"),
 				    .origin = message_text_of(""),
-				    .lock_wait_ms = 1234},
+				    .lock_wait_ms = 1234,
+				    .lease = 0x1122334455667788},
 			    open_back;
 	struct inlay_generation g = {.number = 7,
 				     .parent = 6,
@@ -182,6 +183,7 @@ static void messages_come_back(void **state)
 	assert_int_equal(open_back.path.len, 4);
 	assert_memory_equal(open_back.path.bytes, "/ws\n", 4);
 	assert_int_equal(open_back.lock_wait_ms, 1234);
+	assert_true(open_back.lease == 0x1122334455667788);
 	for (size_t cut = 0; cut < b.len; cut++)
 		assert_result(message_decode_open(b.data, cut, &open_back, &err), -EPROTO);
 	inlay_buf_u8(&b, 0);

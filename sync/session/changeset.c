@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A change set on its way, and the answers to it. */
+#include "session/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "inlay/io.h"
+
+enum { DEFAULT_LEVEL = 3 };
+
+/* ---- progress ---- */
+
+void session_tell(struct session *p, enum push_phase phase)
+{
+	p->progress.phase = phase;
+	p->progress.sent_bytes = p->client.conn.sent;
+	if (p->o->progress)
+		p->o->progress(p->o->ctx, &p->progress);
+}
+
+static void moved(void *ctx)
+{
+	struct session *p = ctx;
+
+	session_tell(p, PUSH_SENDING);
+}
+
+void session_file_done(void *ctx, uint64_t size)
+{
+	struct session *p = ctx;
+
+	p->progress.files_done++;
+	p->progress.bytes_done += size;
+	session_tell(p, p->progress.phase);
+}
+
+static void copy_text(char *to, size_t size, struct message_text t)
+{
+	(void)snprintf(to, size, "%.*s", (int)(t.len < size ? t.len : size - 1), t.bytes);
+}
+
+int session_hear_opened(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	int r = message_decode_opened(f->payload, f->len, &p->opened, err);
+
+	if (r < 0)
+		return r;
+	copy_text(p->result->path, sizeof p->result->path, p->opened.path);
+	copy_text(p->result->mount_text, sizeof p->result->mount_text, p->opened.mount_text);
+	p->result->mounted = p->opened.mounted;
+	return 0;
+}
+
+/* ---- sending ---- */
+
+static bool none(const struct inlay_digest *d)
+{
+	return inlay_digest_is_zero(d);
+}
+
+int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error *err)
+{
+	int r = p->sending ? 0 : sender_init(&p->sender, p->source, &p->client, err);
+
+	if (r < 0)
+		return r;
+	p->sending = true;
+	p->sender.known = &p->known;
+	p->sender.moved = moved;
+	p->sender.ctx = p;
+	p->sent_from_ns = inlay_monotonic_ns();
+	/* What was sent for a state that is no more stays numbered, and the stream goes on. */
+	if (p->torn_set)
+		return 0;
+	p->torn_set = true;
+	return objects_out_tune(&p->sender.out, bytes, p->o->level ? p->o->level : DEFAULT_LEVEL,
+				err);
+}
+
+int session_send_files(struct session *p, struct inlay_error *err)
+{
+	struct source_consumer c = sender_consumer(&p->sender);
+	int r = 0;
+
+	p->progress.files_done = p->progress.bytes_done = 0;
+	p->progress.files_total = p->plan.file_count;
+	p->progress.bytes_total = p->plan.file_bytes;
+	for (size_t i = 0; r == 0 && i < p->plan.file_count; i++) {
+		const struct plan_file *f = &p->plan.files[i];
+		if (!sender_has(&p->sender, &f->id))
+			r = source_read_path(p->source, plan_path(&p->plan, f), &f->id, &c, err);
+		session_file_done(p, f->size);
+	}
+	return r;
+}
+
+int session_send_commit(struct session *p, const struct inlay_digest *expect,
+			struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	struct message_commit m = {.expect = *expect,
+				   .root = p->goal,
+				   .changed = p->plan.added + p->plan.modified + p->plan.removed};
+	int r = sender_end(&p->sender, err);
+
+	message_encode_commit(&b, &m);
+	if (r == 0)
+		r = client_send(&p->client, MESSAGE_COMMIT, &b, err);
+	if (r == 0)
+		r = client_drain(&p->client, SIZE_MAX, err);
+	p->commits += r == 0;
+	p->torn_set = false;
+	return r;
+}
+
+/* Everything of the plan, then COMMIT. */
+int session_send_set(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
+{
+	int r = session_begin_sending(p, p->plan.file_bytes, err);
+
+	if (r == 0)
+		r = session_send_files(p, err);
+	if (r == SOURCE_AGAIN) {
+		/* A file is no longer what was hashed: the state to be sent is a newer one. */
+		p->built = p->given;
+		return p->given ? SESSION_LATER : PUSH_AGAIN;
+	}
+	if (r == 0)
+		r = sender_tree(&p->sender, none(&p->base) ? NULL : &p->base, &p->goal.tree, err);
+	return r == 0 ? session_send_commit(p, expect, err) : r;
+}
+
+/* ---- what a target lost ---- */
+
+struct resend {
+	struct session *p;
+	const struct inlay_idset *wanted;
+	struct inlay_idset trees; /* of the wanted ones */
+};
+
+static int sort_out(void *ctx, const struct inlay_digest *id, bool is_tree, uint64_t size,
+		    struct inlay_error *err)
+{
+	struct resend *w = ctx;
+
+	(void)size;
+	if (!is_tree || !inlay_idset_has(w->wanted, id))
+		return 0;
+	int r = inlay_idset_add(&w->trees, id, err);
+	return r < 0 ? r : 0;
+}
+
+/* Wanted trees are sent whole, with the trees below them; wanted files are read again. */
+static int send_wanted(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	struct inlay_idset wanted = {0}, nothing = {0};
+	struct resend w = {.p = p, .wanted = &wanted};
+	struct source_consumer c = sender_consumer(&p->sender);
+	int r = message_decode_want(f->payload, f->len, &wanted, err);
+
+	if (r == 0)
+		r = inlay_tree_reach(p->source->trees, &p->goal.tree, sort_out, NULL, &w, err);
+	p->sender.known = &nothing;
+	for (size_t i = 0; r == 0 && i < wanted.count; i++) {
+		const struct inlay_digest *id = &wanted.members[i];
+		if (!inlay_idset_has(&w.trees, id) && !sender_has(&p->sender, id))
+			r = source_read_again(p->source, id, &c, err);
+	}
+	for (size_t i = 0; r == 0 && i < w.trees.count; i++)
+		r = sender_tree(&p->sender, NULL, &w.trees.members[i], err);
+	p->sender.known = &p->known;
+	inlay_idset_fini(&w.trees);
+	inlay_idset_fini(&wanted);
+	return r;
+}
+
+static int hear_want(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	/* Before the change set's own COMMIT was answered, or as its answer? Either way it is followed by one
+	 * COMMIT more, and the target asks again for what is still missing. */
+	bool is_answer = p->opened.wanted == 0 && p->commits > 0;
+	struct inlay_digest expect = p->opened.live.root.tree;
+	int r = p->sending ? 0 : session_begin_sending(p, 0, err);
+
+	if (r == 0)
+		r = send_wanted(p, f, err);
+	if (r < 0)
+		return r;
+	if (is_answer)
+		p->commits--;
+	else if (p->commits > 0 || p->result->changed)
+		expect = p->goal.tree;
+	p->opened.wanted = 0;
+	return session_send_commit(p, &expect, err);
+}
+
+/* ---- the answers ---- */
+
+static int hear_visible(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	struct message_visible m;
+	int r = message_decode_visible(f->payload, f->len, &m, err);
+
+	if (r < 0)
+		return r;
+	if (!inlay_digest_equal(&m.root, &p->goal.tree))
+		return inlay_error_set(err, -EPROTO, "the target shows another root than was sent");
+	p->commits -= p->commits > 0;
+	p->result->changed |= m.number != p->opened.live.number;
+	p->result->generation = m.number;
+	if (p->result->visible_ns == 0)
+		p->result->visible_ns = inlay_monotonic_ns() - p->sent_from_ns;
+	p->generation = m.number;
+	p->visible_ns = p->result->visible_ns;
+	copy_text(p->result->mount_text, sizeof p->result->mount_text, m.mount_text);
+	p->result->mounted = m.mounted;
+	p->opened.live.root = p->goal;
+	p->opened.live.number = m.number;
+	p->opened.live.entries = p->plan.entries;
+	return 0;
+}
+
+static int hear_durable(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	struct message_durable m;
+	int r = message_decode_durable(f->payload, f->len, &m, err);
+
+	if (r == 0 && m.number > p->opened.durable)
+		p->opened.durable = m.number;
+	return r;
+}
+
+int session_by_reason(const struct session *p)
+{
+	switch (p->client.failed.reason) {
+	case MESSAGE_REASON_STALE:
+		return PUSH_DISTRUST;
+	case MESSAGE_REASON_BASIS:
+		return PUSH_NO_BASIS;
+	default:
+		return CLIENT_FAILED;
+	}
+}
+
+int session_hear(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	p->heard_ns = inlay_monotonic_ns();
+	switch (f->type) {
+	case MESSAGE_WANT:
+		return hear_want(p, f, err);
+	case MESSAGE_VISIBLE:
+		return hear_visible(p, f, err);
+	case MESSAGE_DURABLE:
+		return hear_durable(p, f, err);
+	case MESSAGE_PONG:
+		p->pinged_ns = 0;
+		return 0;
+	default:
+		return inlay_error_set(err, -EPROTO, "an unexpected message %u", f->type);
+	}
+}
+
+static bool settled(const struct session *p)
+{
+	return p->commits == 0 && p->opened.wanted == 0 &&
+	       (!p->until_durable || p->opened.durable >= p->result->generation);
+}
+
+int session_wait_settled(struct session *p, struct inlay_error *err)
+{
+	struct frame f;
+	int r = 0;
+
+	session_tell(p, PUSH_WAITING);
+	while (r == 0 && !settled(p)) {
+		r = client_recv(&p->client, session_patience(p), &f, err);
+		if (r == CLIENT_FAILED)
+			return session_by_reason(p);
+		if (r != 0)
+			return r;
+		r = session_hear(p, &f, err);
+	}
+	return r;
+}
+
+bool session_same_root(const struct inlay_root *a, const struct inlay_root *b)
+{
+	return inlay_digest_equal(&a->tree, &b->tree) && a->mode == b->mode &&
+	       a->mtime_ns == b->mtime_ns;
+}
