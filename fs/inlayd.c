@@ -5,12 +5,13 @@
  *     serve   one for each ssh session: hands its connection to the keeper    keep/connect.c
  *     keep    long-lived: the one writer of the store, the mounts             keep/keeper.c
  *     mount   one for each mount: answers the kernel                          mount/worker.c
+ *     supervise  one for each program of a workspace                          run/supervise.c
  *
  * fs/ is state at rest:
  *     base/     errors, bytes, files, text         object/  digests and sets of them
  *     store/    objects, refs, gc                  tree/    directories as objects
  *     scan/     from a folder to a tree            mount/   the FUSE worker
- *     keep/     the keeper
+ *     keep/     the keeper                         run/      programs and their logs
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,7 @@
 #include "inlay/io.h"
 #include "inlay/keep.h"
 #include "inlay/mount.h"
+#include "inlay/run.h"
 #include "inlay/session.h"
 #include "inlay/text.h"
 
@@ -49,7 +51,7 @@ struct args {
 	struct inlay_buf state_buf;
 	int ready_fd;
 	bool stay;
-	const char *workspace, *store;
+	const char *workspace, *store, *dir;
 };
 
 static int report(const char *what, int r, const struct inlay_error *err)
@@ -71,6 +73,7 @@ static int parse(int argc, char **argv, struct args *a)
 		{"stay", no_argument, NULL, 'y'},
 		{"workspace", required_argument, NULL, 'w'},
 		{"store", required_argument, NULL, 'o'},
+		{"dir", required_argument, NULL, 'd'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -97,6 +100,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'o':
 			a->store = optarg;
+			break;
+		case 'd':
+			a->dir = optarg;
 			break;
 		case 'h':
 			(void)fputs(usage, stdout);
@@ -157,6 +163,19 @@ static int serve_mount(const struct args *a)
 	return report("mount", inlay_mount_serve(&options, &err), &err);
 }
 
+static int supervise(const struct args *a)
+{
+	struct inlay_error err = {0};
+	struct inlay_supervise_options options = {
+		.dir = a->dir, .workspace = a->workspace, .ready_fd = a->ready_fd};
+
+	if (!a->dir || !a->workspace) {
+		(void)fputs("inlayd supervise is started by inlayd keep\n", stderr);
+		return INLAY_EXIT_USAGE;
+	}
+	return report("supervise", inlay_supervise(&options, &err), &err);
+}
+
 /* After it was copied to a host: is every byte there? */
 static int selfcheck(const char *hex)
 {
@@ -200,6 +219,8 @@ int main(int argc, char **argv)
 		r = keep(&a);
 	else if (r == 0 && strcmp(verb, "mount") == 0)
 		r = serve_mount(&a);
+	else if (r == 0 && strcmp(verb, "supervise") == 0)
+		r = supervise(&a);
 	else if (r == 0 && strcmp(verb, "stop") == 0)
 		r = stop(&a);
 	else if (r == 0)

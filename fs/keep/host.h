@@ -8,6 +8,7 @@
  *
  * Locks, in the order in which they are taken:
  *     workspace.change   one commit, mount or unmount at a time; held over waits for the worker
+ *     workspace.programs one change of its programs at a time; held over waits for supervisors
  *     workspace.lock     the fields of the workspace; short
  *     host.lock          the list of workspaces, counters; short
  */
@@ -27,6 +28,7 @@ enum {
 
 struct inlay_workspace {
 	pthread_mutex_t change;
+	pthread_mutex_t programs; /* programs.c: one change of them at a time */
 	pthread_mutex_t lock;   /* everything below */
 	pthread_cond_t unowned; /* state.owner became empty */
 	struct inlay_host *host;
@@ -55,6 +57,7 @@ struct inlay_host {
 	char *state_path;            /* fixed, absolute */
 	int state_fd;                /* fixed */
 	int wake_fd;                 /* fixed: an eventfd that wakes the main thread */
+	int programs_fd;             /* fixed: an epoll of connections to supervisors */
 	int log_fd;
 	struct inlay_store *store; /* fixed */
 	struct inlay_trees *trees; /* fixed */
@@ -97,6 +100,15 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err) i
 int workspace_show(struct inlay_workspace *ws, const struct inlay_generation *gen,
 		   struct inlay_error *err) inlay_must_check;
 void workspace_look_after(struct inlay_workspace *ws);
+
+/* programs.c. Starts the supervisors that are wanted and missing. */
+void workspace_start_programs(struct inlay_workspace *ws);
+/* Their mount died and another took its place: what they hold open is dead. */
+void workspace_restart_programs(struct inlay_workspace *ws);
+int workspace_forget_programs(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+unsigned workspace_wanted_programs(struct inlay_workspace *ws);
+/* The main thread: programs_fd is readable. */
+void host_look_after_programs(struct inlay_host *host);
 
 /* boot.c: what mounts this state directory's workspaces after a reboot. */
 int host_register_boot(struct inlay_host *host, struct inlay_error *err) inlay_must_check;

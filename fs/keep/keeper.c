@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
@@ -104,6 +105,15 @@ static int bring_up(void *ctx, struct inlay_workspace *ws, struct inlay_error *e
 	return 0;
 }
 
+/* Behind the mounts, which programs run in. */
+static int bring_up_programs(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
+{
+	(void)ctx;
+	(void)err;
+	workspace_start_programs(ws);
+	return 0;
+}
+
 static int open_host(struct inlay_host *host, const char *state, int *ret_lock,
 		     struct inlay_error *err)
 {
@@ -119,7 +129,8 @@ static int open_host(struct inlay_host *host, const char *state, int *ret_lock,
 	host->log_fd = openat(host->state_fd, "keeper.log",
 			      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	host->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (host->log_fd < 0 || host->wake_fd < 0)
+	host->programs_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (host->log_fd < 0 || host->wake_fd < 0 || host->programs_fd < 0)
 		return inlay_error_sys(err, -errno, "set up %s", state);
 	r = open_store(host, err);
 	if (r == 0)
@@ -263,9 +274,10 @@ static int look_after(void *ctx, struct inlay_workspace *ws, struct inlay_error 
 	return 0;
 }
 
-static int count_mounted(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
+static int count_needed(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
 {
 	(void)err;
+	*(unsigned *)ctx += workspace_wanted_programs(ws);
 	scope_lock(&ws->lock);
 	*(unsigned *)ctx += ws->state.mounted || ws->state.mount_wanted;
 	return 0;
@@ -273,11 +285,11 @@ static int count_mounted(void *ctx, struct inlay_workspace *ws, struct inlay_err
 
 static bool idle(struct loop *l)
 {
-	unsigned mounted = 0;
+	unsigned needed = 0;
 
-	(void)!inlay_host_each(l->host, count_mounted, &mounted, NULL);
+	(void)!inlay_host_each(l->host, count_needed, &needed, NULL);
 	scope_lock(&l->host->lock);
-	return mounted == 0 && l->host->sessions == 0;
+	return needed == 0 && l->host->sessions == 0;
 }
 
 static void *run_gc(void *arg)
@@ -336,9 +348,10 @@ static void run_loop(struct loop *l)
 	while (!l->end) {
 		struct pollfd fds[] = {{.fd = l->listen_fd, .events = POLLIN},
 				       {.fd = l->signal_fd, .events = POLLIN},
-				       {.fd = l->host->wake_fd, .events = POLLIN}};
+				       {.fd = l->host->wake_fd, .events = POLLIN},
+				       {.fd = l->host->programs_fd, .events = POLLIN}};
 		int ms = patience(l);
-		if (l->end || poll(fds, 3, ms) <= 0)
+		if (l->end || poll(fds, 4, ms) <= 0)
 			continue;
 		if (fds[1].revents) {
 			struct signalfd_siginfo si;
@@ -352,6 +365,8 @@ static void run_loop(struct loop *l)
 			(void)!inlay_host_each(l->host, look_after, NULL, NULL);
 			reap(l->host);
 		}
+		if (fds[3].revents)
+			host_look_after_programs(l->host);
 		if (fds[0].revents)
 			accept_serve(l);
 	}
@@ -417,6 +432,7 @@ int inlay_keep(const struct inlay_keep_options *options, struct inlay_error *err
 					 .durable_cond = PTHREAD_COND_INITIALIZER,
 					 .state_fd = -1,
 					 .wake_fd = -1,
+					 .programs_fd = -1,
 					 .log_fd = -1};
 	struct loop l = {.host = &host, .options = options, .listen_fd = -1, .signal_fd = -1};
 	pthread_t durable;
@@ -436,6 +452,7 @@ int inlay_keep(const struct inlay_keep_options *options, struct inlay_error *err
 		return r;
 	host_log(&host, "keeper %d of inlay %s started", (int)getpid(), INLAY_VERSION);
 	(void)!inlay_host_each(&host, bring_up, NULL, NULL);
+	(void)!inlay_host_each(&host, bring_up_programs, NULL, NULL);
 	if (options->ready_fd >= 0) {
 		(void)!write(options->ready_fd, "r", 1);
 		(void)close(options->ready_fd);

@@ -310,7 +310,8 @@ void workspace_look_after(struct inlay_workspace *ws)
 		not_mounted(ws, &e);
 		return;
 	}
-	(void)!workspace_start_mount(ws, NULL);
+	if (workspace_start_mount(ws, NULL) == 0)
+		workspace_restart_programs(ws);
 }
 
 /* ---- for sessions ---- */

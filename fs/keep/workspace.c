@@ -79,6 +79,7 @@ static void free_workspace(struct inlay_workspace *ws)
 	inlay_idset_fini(&ws->damaged);
 	(void)pthread_cond_destroy(&ws->unowned);
 	(void)pthread_mutex_destroy(&ws->lock);
+	(void)pthread_mutex_destroy(&ws->programs);
 	(void)pthread_mutex_destroy(&ws->change);
 	free(ws);
 }
@@ -91,6 +92,7 @@ static struct inlay_workspace *new_workspace(struct inlay_host *host, const char
 	if (!ws)
 		return NULL;
 	(void)pthread_mutex_init(&ws->change, NULL);
+	(void)pthread_mutex_init(&ws->programs, NULL);
 	(void)pthread_mutex_init(&ws->lock, NULL);
 	(void)pthread_cond_init(&ws->unowned, NULL);
 	ws->host = host;
@@ -602,8 +604,10 @@ int inlay_workspace_damaged(struct inlay_workspace *ws, struct inlay_idset *ret,
 
 int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err)
 {
-	int r = inlay_workspace_umount(ws, false, err);
+	int r = workspace_forget_programs(ws, err);
 
+	if (r == 0)
+		r = inlay_workspace_umount(ws, false, err);
 	if (r < 0)
 		return r;
 	scope_lock(&ws->change);

@@ -19,6 +19,7 @@
 #include "inlay/error.h"
 #include "inlay/generation.h"
 #include "inlay/idset.h"
+#include "inlay/run.h"
 #include "inlay/store.h"
 #include "inlay/trees.h"
 
@@ -136,7 +137,35 @@ int inlay_workspace_mount(struct inlay_workspace *ws, enum inlay_workspace_mount
 int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_error *err)
 	inlay_must_check;
 
-/* Forgets the workspace: unmounted, its history removed. Its objects go with the next gc. */
+/* ---- programs (run.h) ---- */
+
+/* Runs what an encoded spec says, in place of a program of the same name; from then on also after a
+ * reboot. -EBADMSG: not a spec. */
+int inlay_workspace_run(struct inlay_workspace *ws, const void *spec, size_t len,
+			struct inlay_error *err) inlay_must_check;
+
+enum inlay_program_verb {
+	INLAY_PROGRAM_STOP = 1, /* in order; it stays stopped, also after a reboot */
+	INLAY_PROGRAM_RESTART,  /* or starts it when it is stopped */
+	INLAY_PROGRAM_SIGNAL,   /* arg: the signal, for its whole group. -ESRCH: it does not run */
+	INLAY_PROGRAM_FORGET,   /* stops it and removes its description and its log */
+};
+
+/* Returns when it is done. *ret is how it goes then. -ENOENT: no such program. */
+int inlay_workspace_program(struct inlay_workspace *ws, const char *name,
+			    enum inlay_program_verb verb, int arg, struct inlay_run_status *ret,
+			    struct inlay_error *err) inlay_must_check;
+/* Calls fn for each program; stops when it gives a value other than 0 and returns that. */
+int inlay_workspace_programs(struct inlay_workspace *ws,
+			     int (*fn)(void *ctx, const struct inlay_run_status *status,
+				       struct inlay_error *err),
+			     void *ctx, struct inlay_error *err) inlay_must_check;
+/* Its log, from the last `lines` lines on; ended with inlay_runlog_reader_close. */
+int inlay_workspace_program_log(struct inlay_workspace *ws, const char *name, uint64_t lines,
+				struct inlay_runlog_reader *ret, struct inlay_error *err)
+	inlay_must_check;
+
+/* Forgets the workspace: its programs stopped, unmounted, its history removed. Its objects go with the next gc. */
 int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
 
 /* ---- keeping house ---- */
