@@ -41,6 +41,8 @@ static const char usage[] =
 	"       inlayd keep [--state DIR] [--ready-fd N] [--stay]\n"
 	"                                        keep the store and the mounts\n"
 	"       inlayd stop [--state DIR]        end the keeper; its mounts go on\n"
+	"       inlayd exec [--state DIR] [--program NAME] -- PATH [CMD...]\n"
+	"                                        become a command in a workspace\n"
 	"       inlayd selfcheck SHA256          is this program what it should be?\n"
 	"       inlayd version\n"
 	"\n"
@@ -51,7 +53,7 @@ struct args {
 	struct inlay_buf state_buf;
 	int ready_fd;
 	bool stay;
-	const char *workspace, *store, *dir;
+	const char *workspace, *store, *dir, *program;
 };
 
 static int report(const char *what, int r, const struct inlay_error *err)
@@ -74,6 +76,7 @@ static int parse(int argc, char **argv, struct args *a)
 		{"workspace", required_argument, NULL, 'w'},
 		{"store", required_argument, NULL, 'o'},
 		{"dir", required_argument, NULL, 'd'},
+		{"program", required_argument, NULL, 'p'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -82,7 +85,7 @@ static int parse(int argc, char **argv, struct args *a)
 	int c;
 
 	a->ready_fd = -1;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "+h", options, NULL)) >= 0) {
 		switch (c) {
 		case 's':
 			a->state = optarg;
@@ -103,6 +106,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'd':
 			a->dir = optarg;
+			break;
+		case 'p':
+			a->program = optarg;
 			break;
 		case 'h':
 			(void)fputs(usage, stdout);
@@ -176,6 +182,17 @@ static int supervise(const struct args *a)
 	return report("supervise", inlay_supervise(&options, &err), &err);
 }
 
+/* argv[optind...]: PATH [CMD...] */
+static int enter(const struct args *a, char **argv)
+{
+	struct inlay_error err = {0};
+
+	if (!*argv)
+		return INLAY_EXIT_USAGE;
+	return report("exec", inlay_keep_enter(a->state, argv[0], a->program, argv + 1, &err),
+		      &err);
+}
+
 /* After it was copied to a host: is every byte there? */
 static int selfcheck(const char *hex)
 {
@@ -219,6 +236,8 @@ int main(int argc, char **argv)
 		r = keep(&a);
 	else if (r == 0 && strcmp(verb, "mount") == 0)
 		r = serve_mount(&a);
+	else if (r == 0 && strcmp(verb, "exec") == 0)
+		r = enter(&a, argv + 1 + optind);
 	else if (r == 0 && strcmp(verb, "supervise") == 0)
 		r = supervise(&a);
 	else if (r == 0 && strcmp(verb, "stop") == 0)

@@ -29,8 +29,9 @@ enum {
 struct inlay_workspace {
 	pthread_mutex_t change;
 	pthread_mutex_t programs; /* programs.c: one change of them at a time */
-	pthread_mutex_t lock;   /* everything below */
-	pthread_cond_t unowned; /* state.owner became empty */
+	unsigned program_deaths;  /* `programs`: supervisors in a row that died soon */
+	pthread_mutex_t lock;     /* everything below */
+	pthread_cond_t unowned;   /* state.owner became empty */
 	struct inlay_host *host;
 	unsigned refs; /* host.lock */
 	int dir_fd;    /* ws/<id> */
@@ -82,6 +83,12 @@ void host_add_child(struct inlay_host *host, pid_t pid);
 int host_load_workspaces(struct inlay_host *host, struct inlay_error *err) inlay_must_check;
 /* Writes ws/<id>/workspace. Called with ws->lock held. */
 int workspace_save(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
+
+/* The one absolute name of the place; `create` makes its parents. */
+int workspace_canonical_path(const char *path, bool create, char ret[static INLAY_HOST_PATH_MAX],
+			     struct inlay_error *err) inlay_must_check;
+/* The name of its directory below ws/. */
+void workspace_id_of_path(const char *path, char ret[static 17]);
 
 /* complete.c: adds objects that `after` needs beyond `before` (zeros = nothing) and that the store does not
  * have, up to a bounded number. */

@@ -23,6 +23,7 @@ enum {
 	READY_MS = 20000,
 	ANSWER_MS = 10000, /* beyond the program's own time to stop */
 	QUICK_DEATH_S = 2,
+	QUICK_DEATHS_MAX = 5,
 	SUPERVISOR_READY_FD = 3,
 };
 
@@ -302,7 +303,7 @@ int inlay_workspace_program(struct inlay_workspace *ws, const char *name,
 		break;
 	case INLAY_PROGRAM_SIGNAL:
 		r = ask(dirfd, &m, ANSWER_MS, err);
-		if (r == NOBODY)
+		if (r == NOBODY || r == -ESRCH)
 			r = inlay_error_set(err, -ESRCH, "'%s' does not run", name);
 		break;
 	case INLAY_PROGRAM_FORGET:
@@ -471,9 +472,12 @@ static int supervisor_ended(void *ctx, struct inlay_workspace *ws, struct inlay_
 	scope_lock(&ws->programs);
 	if (open_program(ws, w->name, false, &dirfd, NULL) < 0)
 		return 0;
-	/* One that dies at once would do so again: it is left to a person. */
-	if (inlay_monotonic_ns() - w->since_ns > QUICK_DEATH_S * 1000000000ll)
-		(void)start_missing(ws, dirfd, w->name, NULL);
+	bool quick = inlay_monotonic_ns() - w->since_ns < QUICK_DEATH_S * 1000000000ll;
+	ws->program_deaths = quick ? ws->program_deaths + 1 : 0;
+	if (ws->program_deaths < QUICK_DEATHS_MAX)
+		return start_missing(ws, dirfd, w->name, NULL);
+	host_log(ws->host, "%s: the supervisor of '%s' dies at once; it is not started again",
+		 ws->state.path, w->name);
 	return 0;
 }
 

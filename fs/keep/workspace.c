@@ -201,8 +201,8 @@ int host_load_workspaces(struct inlay_host *host, struct inlay_error *err)
  * One name for one place: the parent directory is resolved, the last component is not followed. A directory
  * that cannot be resolved because it does not exist is made when `create` says so.
  */
-static int canonical_path(const char *path, bool create, char ret[static INLAY_HOST_PATH_MAX],
-			  struct inlay_error *err)
+int workspace_canonical_path(const char *path, bool create, char ret[static INLAY_HOST_PATH_MAX],
+			     struct inlay_error *err)
 {
 	auto_buf struct inlay_buf full = {0};
 	int r = 0;
@@ -253,7 +253,7 @@ static int canonical_path(const char *path, bool create, char ret[static INLAY_H
 	return 0;
 }
 
-static void id_of_path(const char *path, char ret[static 17])
+void workspace_id_of_path(const char *path, char ret[static 17])
 {
 	struct inlay_digest d;
 	char hex[INLAY_DIGEST_HEX];
@@ -325,13 +325,13 @@ int inlay_host_workspace(struct inlay_host *host, const char *path, bool create,
 			 struct inlay_workspace **ret, struct inlay_error *err)
 {
 	char canonical[INLAY_HOST_PATH_MAX], id[17];
-	int r = canonical_path(path, create, canonical, err);
+	int r = workspace_canonical_path(path, create, canonical, err);
 
 	if (r == -ENOENT && !create)
 		return INLAY_HOST_MISSING;
 	if (r < 0)
 		return r;
-	id_of_path(canonical, id);
+	workspace_id_of_path(canonical, id);
 	scope_lock(&host->lock);
 	struct inlay_workspace *ws = find(host, id);
 	if (!ws && !create)

@@ -44,4 +44,12 @@ int inlay_keep_stop(const char *state, struct inlay_error *err) inlay_must_check
 /* The default: $INLAY_STATE, $XDG_STATE_HOME/inlay or ~/.local/state/inlay, with /host behind. Appends. */
 int inlay_keep_default_state(struct inlay_buf *b, struct inlay_error *err) inlay_must_check;
 
+/*
+ * Becomes a command in the workspace at `path` (as a user gives it), in its directory and, when `program` is not
+ * NULL, with the directory and the variables of that program. argv NULL or empty: the user's login shell.
+ * Returns only when it fails.
+ */
+int inlay_keep_enter(const char *state, const char *path, const char *program, char **argv,
+		     struct inlay_error *err);
+
 #endif

@@ -6,7 +6,7 @@
 #include "inlay/io.h"
 #include "session/serve.h"
 
-static int send_row(struct serve *s, struct inlay_buf *b, struct inlay_error *err)
+int serve_row(struct serve *s, struct inlay_buf *b, struct inlay_error *err)
 {
 	int r = inlay_buf_check(b, err);
 
@@ -46,7 +46,7 @@ static int status_row(void *ctx, struct inlay_workspace *ws, struct inlay_error 
 				   .store_objects = usage.objects,
 				   .store_bytes = usage.pack_bytes + usage.loose_bytes};
 	message_encode_status(&b, &m);
-	return send_row(s, &b, err);
+	return serve_row(s, &b, err);
 }
 
 static int status(struct serve *s, struct inlay_error *err)
@@ -64,7 +64,7 @@ static int log_rows(struct serve *s, struct inlay_error *err)
 	for (size_t i = 0; r == 0 && i < h->count; i++) {
 		struct inlay_buf b = {0};
 		message_encode_generation(&b, &h->gens[i]);
-		r = send_row(s, &b, err);
+		r = serve_row(s, &b, err);
 	}
 	return r;
 }
@@ -116,7 +116,7 @@ static int change_row(void *ctx, const char *path, size_t len, const struct inla
 			return 0;
 	}
 	message_encode_change(&b, &m);
-	return send_row(s, &b, err);
+	return serve_row(s, &b, err);
 }
 
 static int diff_rows(struct serve *s, const uint64_t args[2], struct inlay_error *err)
@@ -175,7 +175,7 @@ static int rollback(struct serve *s, uint64_t number, struct inlay_error *err)
 				    .root = gen.root.tree,
 				    .took_ns = (uint64_t)(inlay_monotonic_ns() - start)};
 	message_encode_visible(&b, &m);
-	return send_row(s, &b, err);
+	return serve_row(s, &b, err);
 }
 
 /* ---- trees ---- */
@@ -208,7 +208,7 @@ static int tree_row(void *ctx, const struct inlay_digest *id, bool is_tree, uint
 		inlay_buf_u8(&b, n < left);
 		inlay_buf_add(&b, object.data + at, n);
 		at += n;
-		r = send_row(t->s, &b, err);
+		r = serve_row(t->s, &b, err);
 	}
 	return r;
 }
@@ -259,7 +259,7 @@ static void send_finding(struct finding *f, const struct message_finding *m)
 	if (f->result < 0)
 		return;
 	message_encode_finding(&b, m);
-	f->result = send_row(f->s, &b, &f->err);
+	f->result = serve_row(f->s, &b, &f->err);
 }
 
 static void on_found(void *ctx, const char *what)
@@ -296,7 +296,7 @@ static int gc(struct serve *s, uint64_t grace_ns, struct inlay_error *err)
 		return r;
 	struct message_gc m = {sweep.removed, sweep.removed_bytes, sweep.freed_bytes, sweep.young};
 	message_encode_gc(&b, &m);
-	return send_row(s, &b, err);
+	return serve_row(s, &b, err);
 }
 
 static int carry_out(struct serve *s, const struct message_request *m, struct inlay_error *err)
@@ -328,6 +328,14 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return trees(s, err);
 	case MESSAGE_VERB_REMOVE:
 		return inlay_workspace_remove(s->ws, err);
+	case MESSAGE_VERB_RUN:
+		return serve_program_run(s, m, err);
+	case MESSAGE_VERB_PROGRAM:
+		return serve_program(s, m, err);
+	case MESSAGE_VERB_PROGRAMS:
+		return serve_program_list(s, err);
+	case MESSAGE_VERB_LOGS:
+		return serve_program_logs(s, m, err);
 	default:
 		return inlay_error_set(err, -EOPNOTSUPP,
 				       "this host's inlay does not know request %u", m->verb);

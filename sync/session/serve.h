@@ -45,6 +45,17 @@ void serve_end_receiving(struct serve *s);
 
 /* requests.c */
 int serve_request(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
+/* Sends *b as a row of the answer and ends the buffer. */
+int serve_row(struct serve *s, struct inlay_buf *b, struct inlay_error *err) inlay_must_check;
+
+/* serveprograms.c: the requests about programs */
+int serve_program_run(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+int serve_program(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+int serve_program_list(struct serve *s, struct inlay_error *err) inlay_must_check;
+int serve_program_logs(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
 
 /* Mounts the workspace when OPEN asked for it; a failure is a text, not an error. */
 void serve_mount(struct serve *s);

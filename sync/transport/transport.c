@@ -23,7 +23,7 @@
 #include "transport/agents.h"
 
 enum {
-	ARGS_MAX = 64,
+	ARGS_MAX = 1024,
 	LAST_WORDS_MAX = 4096,
 	SSH_FAILED = 255, /* ssh(1): its own failure, not the command's */
 };
@@ -117,8 +117,8 @@ static bool is_plain(const char *text)
  * The user's shell there may be any: it only sees `exec sh -c '...'`. sh takes the agent that fits: a name holds
  * the digest of one binary for one architecture, so the first that is there is the right one.
  */
-static int serve_command(const struct transport_options *o, struct inlay_buf *b,
-			 struct inlay_error *err)
+static int agent_command(const struct transport_options *o, const char *verb, const char *missing,
+			 struct inlay_buf *b, struct inlay_error *err)
 {
 	static const char *const machines[] = {"x86_64", "aarch64"};
 
@@ -132,12 +132,12 @@ static int serve_command(const struct transport_options *o, struct inlay_buf *b,
 		if (r < 0)
 			return r;
 		agent_name(&agent, name);
-		inlay_buf_printf(b, "[ -x \"$d/%s\" ] && exec \"$d/%s\" serve", name, name);
+		inlay_buf_printf(b, "[ -x \"$d/%s\" ] && exec \"$d/%s\" %s", name, name, verb);
 		if (o->remote_state)
 			inlay_buf_printf(b, " --state \"%s\"", o->remote_state);
-		inlay_buf_printf(b, "; ");
+		inlay_buf_printf(b, " \"$@\"; ");
 	}
-	inlay_buf_printf(b, "echo \"" NO_AGENT_TEXT "$(uname -m)\"'");
+	inlay_buf_printf(b, "%s'", missing);
 	if (o->remote_state && !is_plain(o->remote_state))
 		return inlay_error_set(
 			err, -EINVAL,
@@ -215,7 +215,8 @@ int transport_open(const struct transport_options *o, struct transport *ret,
 
 	if (o->host) {
 		add_ssh(&a, o, false);
-		r = serve_command(o, &command, err);
+		r = agent_command(o, "serve", "echo \"" NO_AGENT_TEXT "$(uname -m)\"", &command,
+				  err);
 		add(&a, inlay_buf_cstr(&command));
 	} else {
 		r = local_args(o, &a, err);
@@ -351,6 +352,103 @@ int transport_explain(struct transport *t, const struct transport_options *o,
 				said.len ? inlay_buf_cstr(&said) : "it said nothing");
 	(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
 	return r;
+}
+
+/* ---- a command in a workspace ---- */
+
+/* For the user's shell there: between single quotes, which every shell takes as they are. */
+static void add_quoted(struct inlay_buf *b, const char *text)
+{
+	inlay_buf_printf(b, " '");
+	for (; *text; text++) {
+		if (*text == '\'')
+			inlay_buf_printf(b, "'\\''");
+		else
+			inlay_buf_u8(b, (uint8_t)*text);
+	}
+	inlay_buf_u8(b, '\'');
+}
+
+static int exec_args_there(const struct transport_options *o, const struct transport_exec *e,
+			   struct args *a, struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	char missing[32];
+
+	(void)snprintf(missing, sizeof missing, "exit %d", TRANSPORT_EXEC_NO_AGENT);
+	add_ssh(a, o, false);
+	/* -tt: also when our own input is none. The last one of -T and -t counts. */
+	if (e->tty) {
+		char *host = a->argv[--a->count], *dashes = a->argv[--a->count];
+		add(a, "-tt");
+		add(a, dashes);
+		add(a, host);
+		free(host);
+		free(dashes);
+	}
+	int r = agent_command(o, "exec", missing, &b, err);
+	if (r < 0)
+		return r;
+	inlay_buf_printf(&b, " inlay");
+	if (e->program) {
+		inlay_buf_printf(&b, " --program");
+		add_quoted(&b, e->program);
+	}
+	inlay_buf_printf(&b, " --");
+	add_quoted(&b, e->path);
+	for (char *const *arg = e->command; *arg; arg++)
+		add_quoted(&b, *arg);
+	add(a, inlay_buf_cstr(&b));
+	return inlay_buf_check(&b, err);
+}
+
+static int exec_args_here(const struct transport_options *o, const struct transport_exec *e,
+			  struct args *a, struct inlay_error *err)
+{
+	int r = local_args(o, a, err);
+
+	if (r < 0)
+		return r;
+	free(a->argv[1]); /* "serve" */
+	a->argv[1] = strdup("exec");
+	a->failed |= !a->argv[1];
+	if (e->program) {
+		add(a, "--program");
+		add(a, e->program);
+	}
+	add(a, "--");
+	add(a, e->path);
+	for (char *const *arg = e->command; *arg; arg++)
+		add(a, *arg);
+	return 0;
+}
+
+int transport_exec(const struct transport_options *o, const struct transport_exec *e,
+		   int *ret_status, struct inlay_error *err)
+{
+	auto_of(args_fini) struct args a = {0};
+	pid_t pid;
+	int status;
+	int r = o->host ? exec_args_there(o, e, &a, err) : exec_args_here(o, e, &a, err);
+
+	if (r == 0 && (a.failed || a.count == 0))
+		r = inlay_error_set(err, -E2BIG, "the command has too many arguments");
+	if (r < 0)
+		return r;
+	a.argv[a.count] = NULL;
+	/* In our own group, with our own terminal: what is typed, Ctrl-C too, is for the command. */
+	r = posix_spawnp(&pid, a.argv[0], NULL, NULL, a.argv, environ);
+	if (r != 0) {
+		r = inlay_error_sys(err, -r, "start %s", a.argv[0]);
+		(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
+		return r;
+	}
+	(void)signal(SIGINT, SIG_IGN);
+	(void)signal(SIGQUIT, SIG_IGN);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	*ret_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	return 0;
 }
 
 /* ---- bringing the agent ---- */

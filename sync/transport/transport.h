@@ -53,6 +53,22 @@ int transport_explain(struct transport *t, const struct transport_options *o,
 		      const struct inlay_buf *noise, char ret_machine[static 32],
 		      struct inlay_error *err) inlay_must_check;
 
+/* A command in a workspace, with this process's standard descriptors. */
+struct transport_exec {
+	const char *path;     /* the workspace, as the user gave it */
+	const char *program;  /* its directory and variables come from that program; NULL = none */
+	bool tty;             /* over ssh: a terminal there */
+	char *const *command; /* NULL-terminated; empty = the user's login shell */
+};
+
+/*
+ * Runs it and waits. *ret_status is its exit code, or 128 + the signal that ended it. Over ssh, an exit code of
+ * 255 may be ssh's own failure, which it tells on standard error.
+ */
+enum { TRANSPORT_EXEC_NO_AGENT = 86 }; /* exit code: the command's own, or inlayd is not there */
+int transport_exec(const struct transport_options *o, const struct transport_exec *e,
+		   int *ret_status, struct inlay_error *err) inlay_must_check;
+
 /* Copies the inlayd for that machine to the host. */
 int transport_install(const struct transport_options *o, const char *machine,
 		      struct inlay_error *err) inlay_must_check;

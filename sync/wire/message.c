@@ -410,6 +410,50 @@ int message_decode_gc(const void *payload, size_t len, struct message_gc *ret,
 	DECODED(c, "gc", m, ret, err);
 }
 
+void message_encode_program(struct inlay_buf *b, const struct message_program *m)
+{
+	put_text(b, m->name);
+	inlay_buf_u8(b, m->state);
+	inlay_buf_varint(b, m->pid);
+	inlay_buf_u32(b, (uint32_t)m->ended);
+	inlay_buf_varint(b, m->starts);
+	inlay_buf_u64(b, (uint64_t)m->since_ns);
+	inlay_buf_u64(b, (uint64_t)m->next_ns);
+}
+
+int message_decode_program(const void *payload, size_t len, struct message_program *ret,
+			   struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_program m;
+
+	m.name = get_text(&c);
+	m.state = inlay_cursor_u8(&c);
+	m.pid = inlay_cursor_varint(&c);
+	m.ended = (int32_t)inlay_cursor_u32(&c);
+	m.starts = inlay_cursor_varint(&c);
+	m.since_ns = (int64_t)inlay_cursor_u64(&c);
+	m.next_ns = (int64_t)inlay_cursor_u64(&c);
+	DECODED(c, "program", m, ret, err);
+}
+
+void message_encode_log(struct inlay_buf *b, const struct message_log *m)
+{
+	put_text(b, m->name);
+	inlay_buf_string(b, m->lines.bytes, m->lines.len);
+}
+
+int message_decode_log(const void *payload, size_t len, struct message_log *ret,
+		       struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_log m;
+
+	m.name = get_text(&c);
+	m.lines.bytes = (const char *)inlay_cursor_string(&c, INLAY_FRAME_MAX, &m.lines.len);
+	DECODED(c, "log", m, ret, err);
+}
+
 void message_encode_failed(struct inlay_buf *b, const struct message_failed *m)
 {
 	inlay_buf_u32(b, (uint32_t)m->code);

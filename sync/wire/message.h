@@ -126,6 +126,12 @@ enum message_verb {
 	/* rows: the live generation's tree objects: a byte (1: the object goes on in the next row), then
 	 * bytes of the object */
 	MESSAGE_VERB_TREES,
+	MESSAGE_VERB_RUN,      /* body: an encoded spec (inlay/run.h); starts it */
+	MESSAGE_VERB_PROGRAM,  /* args: enum inlay_program_verb, signal; body: name; row: program */
+	MESSAGE_VERB_PROGRAMS, /* rows: struct message_program */
+	/* arg: lines to begin with; flag 1: go on until the client says something; body: name, empty = all;
+	 * rows: struct message_log */
+	MESSAGE_VERB_LOGS,
 };
 
 struct message_request {
@@ -163,6 +169,20 @@ struct message_gc {
 	uint64_t removed, removed_bytes, freed_bytes, young;
 };
 
+struct message_program {
+	struct message_text name;
+	uint8_t state; /* enum inlay_run_state */
+	uint64_t pid;
+	int32_t ended; /* as of waitpid, -1 = it did not end yet */
+	uint64_t starts;
+	int64_t since_ns, next_ns; /* struct inlay_run_status */
+};
+
+struct message_log {
+	struct message_text name;
+	struct message_text lines; /* whole ones, as in the log (inlay/run.h) */
+};
+
 struct message_failed {
 	int32_t code;      /* a negative errno */
 	uint8_t exit_code; /* enum inlay_exit */
@@ -197,6 +217,8 @@ MESSAGE_CODEC(status);
 MESSAGE_CODEC(change);
 MESSAGE_CODEC(finding);
 MESSAGE_CODEC(gc);
+MESSAGE_CODEC(program);
+MESSAGE_CODEC(log);
 MESSAGE_CODEC(failed);
 
 /* A generation with its origin; what LOG rows are. */
