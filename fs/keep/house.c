@@ -238,6 +238,8 @@ int inlay_host_fsck(struct inlay_host *host, void (*found)(void *ctx, const char
 		r = inlay_store_drop(host->store, &f.dropped.members[i], err);
 	if (r == 0 && f.dropped.count > 0)
 		r = inlay_store_flush(host->store, err);
+	if (r == 0 && check.bad > 0)
+		r = inlay_store_mend(host->store, err);
 	/* Trees in memory would hide what is gone from the disk. */
 	if (r == 0)
 		inlay_trees_forget(host->trees);

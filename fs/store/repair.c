@@ -24,12 +24,11 @@
  *     the point is taken to be the beginning.
  */
 
-static void repair_fini(struct repair *rp)
+void repair_fini(struct repair *rp)
 {
 	free(rp->claims);
 	free(rp->refusals);
 }
-INLAY_DEFINE_FINI(struct repair, repair_fini)
 
 bool repair_is_there(const struct repair *rp, const struct inlay_digest *id)
 {

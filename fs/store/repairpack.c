@@ -18,7 +18,7 @@ static int by_place(const void *a, const void *b)
 	return (x->off > y->off) - (x->off < y->off);
 }
 
-static int collect_claims(struct repair *rp, struct inlay_error *err)
+int repair_collect_claims(struct repair *rp, struct inlay_error *err)
 {
 	const struct objindex *ix = rp->store->index;
 	struct place place;
@@ -96,9 +96,7 @@ static int settle_record(struct repair *rp, uint32_t pack, uint64_t off,
 	return r < 0 ? r : take_record_in(rp, pack, off, record, err);
 }
 
-/* Makes PAD records of the bytes from..to-1, which are multiples of 8. Fewer bytes than a header
- * are not what a torn write leaves and stay as they are: a walk over them finds the next record. */
-static int pad(int fd, uint64_t from, uint64_t to, struct inlay_error *err)
+int repair_pad(int fd, uint64_t from, uint64_t to, struct inlay_error *err)
 {
 	enum { PAD_MAX = RECORD_BYTES_MAX - LAYOUT_ALIGN };
 	auto_free uint8_t *buf = malloc(PAD_MAX);
@@ -138,7 +136,7 @@ static int mend_records(struct repair *rp, const struct pack_file *p, int fd, ui
 		if (r == PACK_WALK_END || (r == PACK_WALK_BAD && w.off >= w.end))
 			return 0;
 		if (r == PACK_WALK_BAD) {
-			r = pad(fd, off, w.off, err);
+			r = repair_pad(fd, off, w.off, err);
 		} else {
 			r = settle_record(rp, p->number, off, &record, err);
 			*ret_end = w.off;
@@ -210,7 +208,7 @@ static int check_packs_there(struct repair *rp, const struct pack_list *packs,
 int repair_packs(struct repair *rp, struct inlay_error *err)
 {
 	auto_of(pack_list_fini) struct pack_list packs = {0};
-	int r = collect_claims(rp, err);
+	int r = repair_collect_claims(rp, err);
 
 	if (r == 0)
 		r = pack_list(rp->store->packs, &packs, err);

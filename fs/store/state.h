@@ -13,6 +13,7 @@
  *     durable.c   what has to reach the disk, and getting it there
  *     refs.c      histories
  *     repair*.c   what an unclean end leaves behind
+ *     mend.c      what fsck found that is no object's
  *     reindex.c   replacing the index file
  *     sweep*.c    gc
  *     verify*.c   fsck

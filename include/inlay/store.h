@@ -253,4 +253,12 @@ int inlay_store_verify(struct inlay_store *store,
 		       void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
 		       struct inlay_store_check *ret, struct inlay_error *err) inlay_must_check;
 
+/*
+ * Takes away damage that verify tells and that is no object's, once the objects it named were
+ * dropped: bytes of packs that no entry names become padding, damaged headers of packs and a damaged
+ * index are written anew, damaged files that no entry names are removed. A crash at any point leaves
+ * every object readable and the rest to the next call. A damaged ref stays until its next publish.
+ */
+int inlay_store_mend(struct inlay_store *store, struct inlay_error *err) inlay_must_check;
+
 #endif

@@ -49,7 +49,7 @@ int frame_open(const uint8_t *bytes, size_t len, struct frame *ret, size_t *ret_
 
 int frame_find_magic(const uint8_t *bytes, size_t len, size_t *ret_used)
 {
-	const uint8_t *at = memmem(bytes, len, frame_magic, FRAME_MAGIC_BYTES);
+	const uint8_t *at = len ? memmem(bytes, len, frame_magic, FRAME_MAGIC_BYTES) : NULL;
 
 	if (at) {
 		*ret_used = (size_t)(at - bytes) + FRAME_MAGIC_BYTES;
