@@ -210,7 +210,7 @@ static int read_buffered(struct inlay_store *store, const struct place *place, u
 		return NOT_BUFFERED;
 	uint64_t at = place->off - p->flushed;
 	size_t have = at < p->len ? p->len - (size_t)at : 0;
-	int r = pack_decode(p->buf + (have > 0 ? at : 0), have, place, &record, err);
+	int r = pack_decode(have > 0 ? p->buf + at : NULL, have, place, &record, err);
 	if (r == 0 && len > 0)
 		memcpy(buf, record.payload + skip, len);
 	return r;

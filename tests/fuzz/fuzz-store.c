@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A store made of the fuzzer's bytes: index, a pack, a ref and the end of a loose file. It is read,
- * verified, opened for writing (which repairs it), swept, put into, and opened again.
+ * verified, opened for writing (which repairs it), mended, swept, put into, and opened again.
  *
  *     flags | lengths of index, pack, ref (2 bytes each) | index | pack | ref | loose, the rest
  *
@@ -241,6 +241,33 @@ static void all_there(struct inlay_store *store, const struct inlay_digest *ids,
 	}
 }
 
+static void drop_it(void *ctx, const struct inlay_digest *id, const char *what)
+{
+	(void)what;
+	if (id)
+		must(inlay_store_drop(ctx, id, &err) == 0, "drop");
+}
+
+/* What is dropped and mended is never told again. */
+static void tell(void *ctx, const struct inlay_digest *id, const char *what)
+{
+	(void)ctx;
+	if (id) {
+		(void)inlay_error_set(&err, 0, "%s", what);
+		must(false, "told again");
+	}
+}
+
+static void mend(struct inlay_store *store)
+{
+	struct inlay_store_check check;
+
+	must(inlay_store_verify(store, drop_it, NULL, store, &check, &err) == 0, "verify");
+	int r = inlay_store_mend(store, &err);
+	must(r == 0 || r == -EPROTONOSUPPORT, "mend");
+	must(inlay_store_verify(store, tell, NULL, NULL, &check, &err) == 0, "verify");
+}
+
 static bool live(void *ctx, const struct inlay_digest *id)
 {
 	(void)ctx;
@@ -272,6 +299,8 @@ static void write_to_it(int dir, const struct inlay_digest *before, size_t befor
 		return;
 	all_there(store, before, before_count); /* a repair loses nothing that could be read */
 	look_at_all(store, ids, &count);
+	mend(store);
+	all_there(store, ids, count);
 	r = inlay_store_put(store, "fuzz", 4, &id, &err);
 	must(r == 0 || r == -EFBIG, "put"); /* a point may use up all the numbers of packs */
 	if (r != 0) {
