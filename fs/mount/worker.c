@@ -82,6 +82,7 @@ static int open_session(struct worker *w, struct inlay_error *err)
 	char fd_path[32];
 
 	w->session = fuse_session_new(&args, &worker_ops, sizeof worker_ops, w);
+	fuse_opt_free_args(&args);
 	if (!w->session)
 		return inlay_error_set(err, -ENOMEM, "libfuse: no session");
 	/* libfuse's way to take over a descriptor that is mounted already. */
@@ -137,13 +138,16 @@ static int loop(struct worker *w, struct inlay_error *err)
 
 int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_error *err)
 {
-	struct worker w = {.store_fd = -1,
-			   .fuse_fd = options->fuse_fd,
-			   .listen_fd = -1,
-			   .conn = -1,
-			   .lock = PTHREAD_MUTEX_INITIALIZER,
-			   .shown_cond = PTHREAD_COND_INITIALIZER};
+	/* The process serves one mount and ends with it. The listener goes on until then, so what it
+	 * uses must not be on this stack. */
+	static struct worker w = {.store_fd = -1,
+				  .listen_fd = -1,
+				  .conn = -1,
+				  .lock = PTHREAD_MUTEX_INITIALIZER,
+				  .shown_cond = PTHREAD_COND_INITIALIZER};
 	pthread_t listener;
+
+	w.fuse_fd = options->fuse_fd;
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
@@ -156,6 +160,5 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 		return r;
 	if (wait_until_shown(&w))
 		r = loop(&w, err);
-	/* The process ends here: the listener may still hold everything, so nothing is taken apart. */
-	return r;
+	return r; /* nothing is taken apart */
 }

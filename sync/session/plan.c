@@ -107,7 +107,7 @@ int plan_make(struct plan *p, struct source *s, const struct inlay_digest *base,
 		r = inlay_tree_diff(s->trees, base, goal, on_difference, &m, err);
 	if (r == INLAY_TREES_MISSING)
 		r = inlay_error_set(err, -ESTALE, "a remembered tree is missing");
-	if (r == 0)
+	if (r == 0 && p->file_count > 0)
 		qsort_r(p->files, p->file_count, sizeof *p->files, by_extension, p);
 	return r;
 }

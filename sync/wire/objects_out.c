@@ -229,7 +229,8 @@ int objects_out_tree(struct objects_out *o, const struct inlay_digest *basis,
 	uint8_t head[11] = {ITEM_TREE};
 	struct inlay_buf length = {0};
 
-	qsort(ops, count, sizeof *ops, by_name);
+	if (count > 0)
+		qsort(ops, count, sizeof *ops, by_name);
 	inlay_buf_clear(&o->item);
 	inlay_buf_u8(&o->item, basis ? 1 : 0);
 	if (basis)

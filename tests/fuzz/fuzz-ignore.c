@@ -104,9 +104,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		return 0;
 	size_t text_len = len - path_len - 1;
 	as_file(nul + 1, text_len, path, path_len);
-	auto_free char *patterns = strndup((const char *)nul + 1, text_len);
+	auto_free char *patterns = malloc(text_len + 1);
 	if (!patterns)
 		return 0;
+	memcpy(patterns, nul + 1, text_len);
+	patterns[text_len] = 0;
 	uint64_t start = cpu_ns();
 	unsigned names = by_options(patterns, path, path_len, &out);
 	uint64_t steps = (uint64_t)INLAY_NAME_MAX * (text_len + 100) * (names + 1);
