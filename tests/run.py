@@ -79,6 +79,7 @@ def end_to_end(where, *options):
     report = LOGS / f"e2e-{where}.xml"
     report.unlink(missing_ok=True)
     r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "300",
+                        "-n", str((os.cpu_count() or 1) + 1), # they wait more than they work
                         "--tb=short", f"--junitxml={report}", "tests/e2e", *options],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                        env=dict(os.environ, INLAY_BUILD=str(TOP / where), PYTHONDONTWRITEBYTECODE="1",

@@ -190,8 +190,24 @@ def save(path, data):
         pathlib.Path(path).write_text(json.dumps(data, indent=1))
 
 
+SOURCES = ("/usr/include", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/share/perl", "/usr/share/perl5",
+           "/usr/share/cmake-3.25")
+
+
+def copy_tree(given, dst):
+    """The folder to work on: a copy of the given one, or of what a Debian with compilers has of source code."""
+    if given:
+        run("cp", "-a", given, dst)
+    else:
+        dst.mkdir()
+        run("cp", "-a", *[p for p in SOURCES if os.path.isdir(p)], dst)
+    files = sum(len(names) for _, _, names in os.walk(dst))
+    note(f"{files} files")
+    return files
+
+
 def parser(doc):
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--rounds", type=int, default=9)
-    p.add_argument("--tree", help="the folder to work on (default: a copy of /usr/include)")
+    p.add_argument("--tree", help="the folder to work on (default: headers, python and perl modules)")
     return p

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading through the mount against native ext4, kernel overlayfs and fuse-overlayfs: warm, cold, first touch.
 
-    tests/bench/mount.py --tree DIR [--rounds 9]      (as root: it mounts, and drops caches)
+    tests/bench/mount.py [--tree DIR] [--rounds 9]      (as root: it mounts, and drops caches)
 
 Native is a plain copy on the same disk; the overlays have that copy as their lower directory.
 """
@@ -12,7 +12,7 @@ import random
 import shutil
 import subprocess
 
-from benchlib import BUILD, Inlay, Scratch, Table, note, parser, rounds, run, timed
+from benchlib import BUILD, Inlay, Scratch, Table, copy_tree, note, parser, rounds, run, timed
 
 HELPER = BUILD / "tests/touch-files"
 
@@ -82,7 +82,7 @@ def main():
     table = Table()
     with Scratch() as root:
         src = root / "src"
-        run("cp", "-a", a.tree or "/usr/include", src)
+        count = copy_tree(a.tree, src)
         git = root / "git"
         env = dict(os.environ, GIT_DIR=str(git), GIT_CONFIG_GLOBAL="/dev/null")
         run("git", "init", "-q", "--bare", git)
@@ -97,7 +97,6 @@ def main():
         chosen = rnd.sample(small, min(5000, len(small)))
         rnd.shuffle(files)
         every, some = ("\0".join(x).encode() + b"\0" for x in (files, chosen))
-        note(len(files), "files")
         subjects = [k(root, src) for k in (Native, Overlay, FuseOverlay, Ours)]
 
         def helper(what, names):
@@ -143,6 +142,7 @@ def main():
                 drop_caches()
                 table.add(f"cold: {name}", s.name, work[name](s))
                 budgets[f"cold: {name}"] = cold[name]
+    print(f"\n{count} files; (n) = x native\n")
     table.show("s", "native", budgets)
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import CutProxy, INLAYD, mounts_below, tree, until, write
+from conftest import CutProxy, INLAYD, mounts_below, pids_with, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -117,7 +117,7 @@ def test_umount_of_a_busy_mount(inlay, synced):
         assert held.read() == "file 0\n"
 
 
-@pytest.mark.parametrize("victim", ["sender", "keeper", "worker"])
+@pytest.mark.parametrize("victim", ["sender", "serve", "keeper", "worker"])
 def test_killed_at_any_moment(inlay, src, synced, victim):
     """The next sync cures it; nothing mixed is ever shown."""
     rnd = random.Random(victim)
@@ -128,6 +128,8 @@ def test_killed_at_any_moment(inlay, src, synced, victim):
         time.sleep(rnd.random() * 0.06)  # the moment is the point of this test
         if victim == "sender":
             kill([sender.pid])
+        elif victim == "serve":
+            kill(pids_with(f"serve --state {inlay.state}/host"))
         elif victim == "keeper":
             kill([p for p in [inlay.keeper_pid()] if p])
         else:
