@@ -64,7 +64,7 @@ static void put_generation(struct inlay_store *store, uint64_t k)
 	assert_ok(inlay_store_publish(store, "w", &gen, KEEP, k, &err));
 }
 
-/* Puts generation after generation and tells each when it is published. */
+/* Puts generation after generation and tells each when it is published; first that it is open. */
 static void work(int dir, int tell)
 {
 	struct inlay_store *store = kit_open(dir, "s", KIT_WRITE);
@@ -76,6 +76,9 @@ static void work(int dir, int tell)
 	if (inlay_store_history(store, "w", &h, &err) == 0)
 		k = h->gens[0].number + 1;
 	free(h);
+	static const uint64_t ready;
+	if (write(tell, &ready, sizeof ready) != sizeof ready)
+		_exit(1);
 	for (;; k++) {
 		put_generation(store, k);
 		if (write(tell, &k, sizeof k) != sizeof k)
@@ -85,7 +88,8 @@ static void work(int dir, int tell)
 	}
 }
 
-static uint64_t run_and_kill(int dir, uint64_t *seed)
+/* Kills at a random moment after it has told `wait` times: a slow machine is waited for. */
+static uint64_t run_and_kill(int dir, unsigned wait, uint64_t *seed)
 {
 	int tell[2], status;
 	uint64_t k, acked = 0;
@@ -97,6 +101,10 @@ static uint64_t run_and_kill(int dir, uint64_t *seed)
 		work(dir, tell[1]);
 	}
 	close(tell[1]);
+	while (wait > 0 && read(tell[0], &k, sizeof k) == sizeof k) {
+		acked = k;
+		wait--;
+	}
 	usleep((useconds_t)(kit_random(seed) % 40000));
 	assert_int_equal(kill(child, SIGKILL), 0);
 	assert_int_equal(waitpid(child, &status, 0), child);
@@ -141,7 +149,7 @@ static void acknowledged_survives_kills(void **state)
 	uint64_t seed = kit_seed(4711), newest = 0, unclean = 0;
 
 	for (int i = 0; i < KILLS; i++) {
-		uint64_t acked = run_and_kill(dir, &seed);
+		uint64_t acked = run_and_kill(dir, (unsigned)i % 3, &seed);
 		unclean += acked > newest;
 		newest = check_store(dir, acked > newest ? acked : newest);
 	}
