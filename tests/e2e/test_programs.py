@@ -93,8 +93,9 @@ def test_it_starts_after_a_reboot(inlay, ws):
     run(inlay, ws, "svc", "python3", "service.py")
     run(inlay, ws, "not-wanted", "python3", "service.py")
     inlay("stop", ws, "not-wanted")
-    for pid in (pids_with(f"supervise --dir {inlay.state}/host") + inlay.worker_pids()
-                + [inlay.keeper_pid()]):
+    # The keeper first: it would unmount what a dead worker leaves.
+    for pid in ([inlay.keeper_pid()] + pids_with(f"supervise --dir {inlay.state}/host")
+                + inlay.worker_pids()):
         os.kill(pid, signal.SIGKILL)
     until(lambda: not pids_with(f"--state {inlay.state}/host"))
     subprocess.run(["umount", "-l", ws], check=True)
