@@ -100,20 +100,20 @@ int inlay_store_stat(struct inlay_store *store, const struct inlay_digest *id, u
 	return 0;
 }
 
-static bool has_prefix_now(struct inlay_store *store, uint64_t prefix)
+static bool find_prefix_now(struct inlay_store *store, uint64_t prefix, struct inlay_digest *ret)
 {
 	scope_rdlock(&store->table_lock);
-	return objindex_has_prefix(store->index, prefix);
+	return objindex_find_prefix(store->index, prefix, ret);
 }
 
-bool inlay_store_has_prefix(struct inlay_store *store, uint64_t prefix)
+int inlay_store_find(struct inlay_store *store, uint64_t prefix, struct inlay_digest *ret_id)
 {
-	if (has_prefix_now(store, prefix))
-		return true;
+	if (find_prefix_now(store, prefix, ret_id))
+		return 0;
 	if (store->writer)
-		return false;
+		return INLAY_STORE_MISSING;
 	(void)store_refresh(store);
-	return has_prefix_now(store, prefix);
+	return find_prefix_now(store, prefix, ret_id) ? 0 : INLAY_STORE_MISSING;
 }
 
 /* ---- opening ---- */

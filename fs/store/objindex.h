@@ -81,7 +81,8 @@ bool objindex_damaged(const struct objindex *ix);
 /* True and *ret when the object is there. *ret_number (may be NULL) is its entry. */
 bool objindex_find(const struct objindex *ix, const struct inlay_digest *id, struct place *ret,
 		   uint32_t *ret_number);
-bool objindex_has_prefix(const struct objindex *ix, uint64_t prefix);
+/* The same by the digest's first eight bytes. */
+bool objindex_find_prefix(const struct objindex *ix, uint64_t prefix, struct inlay_digest *ret_id);
 /* Entry n < count; false when it is damaged. */
 bool objindex_entry(const struct objindex *ix, uint32_t n, struct place *ret);
 /* True and *ret when entry n is the one that counts for its object and the object is there. */

@@ -167,7 +167,7 @@ int objtable_reserve(struct objindex *ix, uint32_t more, struct inlay_error *err
 	return 0;
 }
 
-bool objindex_has_prefix(const struct objindex *ix, uint64_t prefix)
+bool objindex_find_prefix(const struct objindex *ix, uint64_t prefix, struct inlay_digest *ret_id)
 {
 	struct inlay_digest first = {0};
 	struct place place;
@@ -180,8 +180,10 @@ bool objindex_has_prefix(const struct objindex *ix, uint64_t prefix)
 			continue;
 		const uint8_t *entry = objtable_entry_at(ix, number_in(ix, slot));
 		if (memcmp(entry, first.b, sizeof prefix) == 0 &&
-		    layout_entry_decode(entry, &place) && !place.dropped)
+		    layout_entry_decode(entry, &place) && !place.dropped) {
+			*ret_id = place.id;
 			return true;
+		}
 	}
 	return false;
 }

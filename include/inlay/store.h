@@ -102,8 +102,15 @@ static inline bool inlay_store_has(struct inlay_store *store, const struct inlay
 	return inlay_store_stat(store, id, &size) == 0;
 }
 
-/* True when there is an object whose digest starts with these eight bytes (inlay_digest_prefix). */
-bool inlay_store_has_prefix(struct inlay_store *store, uint64_t prefix);
+/* The object whose digest starts with these eight bytes (inlay_digest_prefix), or
+ * INLAY_STORE_MISSING. Which one it is where several do is left open. */
+int inlay_store_find(struct inlay_store *store, uint64_t prefix, struct inlay_digest *ret_id);
+
+static inline bool inlay_store_has_prefix(struct inlay_store *store, uint64_t prefix)
+{
+	struct inlay_digest id;
+	return inlay_store_find(store, prefix, &id) == 0;
+}
 
 /*
  * Reads up to `len` bytes from `off` on; *ret_n is less only at the end of the object. Every byte
