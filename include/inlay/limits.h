@@ -22,6 +22,9 @@ enum {
 	INLAY_MESSAGE_TEXT_MAX = 65535,  /* a text inside a message */
 	INLAY_HISTORY_MAX = 10000,       /* generations that a ref can keep */
 	INLAY_ORIGIN_MAX = 255,          /* "user@host:path" of a generation */
+	INLAY_DELTA_MAX = 128 << 20,     /* old and new content of a delta with a prefix */
+	INLAY_DELTA_BASES_MAX = 4096,    /* old contents that one zstd frame refers to */
+	INLAY_SIGNATURE_MAX = 64 << 20,  /* librsync's signature of one object */
 	INLAY_NOISE_MAX = 64 << 10,      /* what a login shell may print before the magic */
 };
 

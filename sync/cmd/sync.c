@@ -369,8 +369,6 @@ static void print_stats(const struct push_result *r)
 		{"Total file size", r->bytes, true},
 		{"Files read", r->files_read, false},
 		{"Bytes read", r->read_bytes, true},
-		{"Files sent whole", r->files_sent, false},
-		{"Bytes of them", r->sent_file_bytes, true},
 		{"Created", r->added, false},
 		{"Changed", r->modified, false},
 		{"Deleted", r->removed, false},
@@ -383,9 +381,35 @@ static void print_stats(const struct push_result *r)
 		inlay_text_count(&b, rows[i].n);
 		inlay_buf_printf(&b, "%s\n", rows[i].size ? " bytes" : "");
 	}
+	for (size_t i = 0; i < CODEC_COUNT; i++) {
+		const struct codec_count *c = &r->codecs.by[i];
+		char name[32];
+		(void)snprintf(name, sizeof name, "Travelled as %s", codec_name(i));
+		inlay_buf_printf(&b, "%-21s ", name);
+		inlay_text_count(&b, c->objects);
+		inlay_buf_printf(&b, " objects, ");
+		inlay_text_count(&b, c->raw);
+		inlay_buf_printf(&b, " bytes, ");
+		inlay_text_count(&b, c->wire);
+		inlay_buf_printf(&b, " on the wire\n");
+	}
 	uint64_t wire = r->sent_bytes + r->received_bytes;
 	inlay_buf_printf(&b, "%-21s %.2f\n", "Speedup", wire ? (double)r->bytes / (double)wire : 0);
 	print_text(stdout, &b);
+}
+
+static json_t *codecs_json(const struct codecs *codecs)
+{
+	json_t *all = json_object();
+
+	for (size_t i = 0; i < CODEC_COUNT; i++) {
+		const struct codec_count *c = &codecs->by[i];
+		json_t *one =
+			json_pack("{s:I, s:I, s:I}", "objects", (json_int_t)c->objects, "bytes",
+				  (json_int_t)c->raw, "wire_bytes", (json_int_t)c->wire);
+		(void)json_object_set_new(all, codec_name((enum codec)i), one);
+	}
+	return all;
 }
 
 static void print_result_json(const struct options *o, const struct source *s, const char *target,
@@ -396,16 +420,19 @@ static void print_result_json(const struct options *o, const struct source *s, c
 	inlay_digest_hex(&r->root.tree, hex);
 	json_t *j = json_pack(
 		"{s:i, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-		"s:o, s:b}",
+		"s:o, s:b, s:o}",
 		"schema", 1, "source", print_json_name(s->path, strlen(s->path)), "target",
 		print_json_name(target, strlen(target)), "path",
 		print_json_name(r->path, strlen(r->path)), "dry_run", o->push.dry_run, "changed",
 		r->changed, "generation", (json_int_t)r->generation, "added", (json_int_t)r->added,
 		"modified", (json_int_t)r->modified, "removed", (json_int_t)r->removed, "entries",
 		(json_int_t)r->entries, "bytes", (json_int_t)r->bytes, "files_read",
-		(json_int_t)r->files_read, "files_sent", (json_int_t)r->files_sent, "sent_bytes",
-		(json_int_t)r->sent_bytes, "received_bytes", (json_int_t)r->received_bytes,
-		"total_ms", print_json_ms(r->total_ns), "mounted", r->mounted);
+		(json_int_t)r->files_read, "files_sent",
+		(json_int_t)(r->codecs.by[CODEC_WHOLE].objects + r->codecs.by[CODEC_DELTA].objects +
+			     r->codecs.by[CODEC_PATCH].objects),
+		"sent_bytes", (json_int_t)r->sent_bytes, "received_bytes",
+		(json_int_t)r->received_bytes, "total_ms", print_json_ms(r->total_ns), "mounted",
+		r->mounted, "codecs", codecs_json(&r->codecs));
 	if (!o->push.dry_run)
 		(void)json_object_set_new(j, "root", json_string(hex));
 	if (r->changed)

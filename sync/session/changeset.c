@@ -7,8 +7,6 @@
 
 #include "inlay/io.h"
 
-enum { DEFAULT_LEVEL = 3 };
-
 /* ---- progress ---- */
 
 void session_tell(struct session *p, enum push_phase phase)
@@ -74,25 +72,7 @@ int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error 
 	if (p->torn_set)
 		return 0;
 	p->torn_set = true;
-	return objects_out_tune(&p->sender.out, bytes, p->o->level ? p->o->level : DEFAULT_LEVEL,
-				err);
-}
-
-int session_send_files(struct session *p, struct inlay_error *err)
-{
-	struct source_consumer c = sender_consumer(&p->sender);
-	int r = 0;
-
-	p->progress.files_done = p->progress.bytes_done = 0;
-	p->progress.files_total = p->plan.file_count;
-	p->progress.bytes_total = p->plan.file_bytes;
-	for (size_t i = 0; r == 0 && i < p->plan.file_count; i++) {
-		const struct plan_file *f = &p->plan.files[i];
-		if (!sender_has(&p->sender, &f->id))
-			r = source_read_path(p->source, plan_path(&p->plan, f), &f->id, &c, err);
-		session_file_done(p, f->size);
-	}
-	return r;
+	return sender_whole(&p->sender, bytes, p->o->level, err);
 }
 
 int session_send_commit(struct session *p, const struct inlay_digest *expect,
@@ -117,7 +97,7 @@ int session_send_commit(struct session *p, const struct inlay_digest *expect,
 /* Everything of the plan, then COMMIT. */
 int session_send_set(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
 {
-	int r = session_begin_sending(p, p->plan.file_bytes, err);
+	int r = session_begin_sending(p, 0, err);
 
 	if (r == 0)
 		r = session_send_files(p, err);
@@ -195,6 +175,33 @@ static int hear_want(struct session *p, const struct frame *f, struct inlay_erro
 	return session_send_commit(p, &expect, err);
 }
 
+/* An old content that the change set builds on is not there, or another one. What came before it stays; the
+ * rest is sent again, without those. */
+static int hear_nak(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	const struct inlay_idset *sent = &p->sender.out.ended;
+	struct message_nak m;
+	int r = message_decode_nak(f->payload, f->len, &m, err);
+
+	if (r == 0 && (p->commits != 1 || !p->sending || m.taken > sent->count || m.count == 0))
+		r = inlay_error_set(err, -EPROTO, "a NAK for nothing");
+	if (r < 0)
+		return r;
+	for (size_t i = 0; r >= 0 && i < m.taken; i++)
+		r = inlay_idset_add(&p->known, &sent->members[i], err);
+	for (size_t i = 0; r >= 0 && i < m.count; i++) {
+		struct inlay_digest lost = {0};
+		memcpy(lost.b, m.prefixes + 8 * i, 8);
+		r = inlay_idset_add(&p->lost, &lost, err);
+	}
+	if (r >= 0)
+		r = sender_restart(&p->sender, err);
+	if (r < 0)
+		return r;
+	p->commits = 0;
+	return session_send_set(p, none(&p->base) ? &p->opened.live.root.tree : &p->base, err);
+}
+
 /* ---- the answers ---- */
 
 static int hear_visible(struct session *p, const struct frame *f, struct inlay_error *err)
@@ -249,6 +256,8 @@ int session_hear(struct session *p, const struct frame *f, struct inlay_error *e
 	switch (f->type) {
 	case MESSAGE_WANT:
 		return hear_want(p, f, err);
+	case MESSAGE_NAK:
+		return hear_nak(p, f, err);
 	case MESSAGE_VISIBLE:
 		return hear_visible(p, f, err);
 	case MESSAGE_DURABLE:

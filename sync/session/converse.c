@@ -128,6 +128,7 @@ static int make_plan(struct session *p, enum plan_flags flags, struct inlay_erro
 		p->known = p->plan.gone;
 		p->plan.gone = (struct inlay_idset){0};
 	}
+	plan_match_renamed(&p->plan);
 	return check_deletes(p, err);
 }
 
@@ -220,11 +221,15 @@ static int converse_known(struct session *p, struct inlay_error *err)
 	r = plan_count(p->source, &p->base, &p->opened.live.entries, err);
 	if (r == 0)
 		r = make_plan(p, PLAN_FILES | PLAN_GONE, err);
+	bool ask = r == 0 && !p->o->dry_run && session_needs_signatures(p);
 	if (r == 0)
 		r = say_open(p, &p->goal.tree, err);
+	/* What has to be asked needs a round trip; all else is one flight. */
+	if (r == 0 && ask)
+		r = wait_opened(p, err);
 	if (r == 0 && !same && !p->o->dry_run)
 		r = session_send_set(p, &p->base, err);
-	if (r == 0)
+	if (r == 0 && !ask)
 		r = wait_opened(p, err);
 	if (r != 0)
 		return r == CLIENT_FAILED ? session_by_reason(p) : r;

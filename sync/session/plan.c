@@ -18,25 +18,40 @@ static int add_id(struct inlay_idset *set, const struct inlay_digest *id, struct
 	return r < 0 ? r : 0;
 }
 
-static int add_file(struct plan *p, const char *path, size_t len, const struct inlay_entry *e,
+static int add_file(struct plan *p, struct plan_file **files, size_t *n, size_t *cap,
+		    const char *path, size_t len, const struct inlay_entry *e,
 		    struct inlay_error *err)
 {
-	if (p->file_count == p->file_cap) {
-		size_t cap = p->file_cap ? p->file_cap * 2 : 64;
-		struct plan_file *files = reallocarray(p->files, cap, sizeof *files);
-		if (!files)
+	if (*n == *cap) {
+		size_t more = *cap ? *cap * 2 : 64;
+		struct plan_file *grown = reallocarray(*files, more, sizeof *grown);
+		if (!grown)
 			return inlay_error_set(err, -ENOMEM, "out of memory");
-		p->files = files;
-		p->file_cap = cap;
+		*files = grown;
+		*cap = more;
 	}
 	if (p->paths.len > UINT32_MAX - INLAY_PATH_MAX)
 		return inlay_error_set(err, -E2BIG, "more than 4 GiB of changed paths");
-	p->files[p->file_count++] =
-		(struct plan_file){e->id, e->size, (uint32_t)p->paths.len, (uint32_t)len};
-	p->file_bytes += e->size;
+	(*files)[(*n)++] = (struct plan_file){.id = e->id,
+					      .size = e->size,
+					      .path = (uint32_t)p->paths.len,
+					      .path_len = (uint32_t)len};
 	inlay_buf_add(&p->paths, path, len);
 	inlay_buf_u8(&p->paths, 0);
 	return inlay_buf_check(&p->paths, err);
+}
+
+static int add_new(struct plan *p, const char *path, size_t len, const struct inlay_entry *before,
+		   const struct inlay_entry *after, struct inlay_error *err)
+{
+	int r = add_file(p, &p->files, &p->file_count, &p->file_cap, path, len, after, err);
+
+	if (r == 0 && before && S_ISREG(before->mode)) {
+		p->files[p->file_count - 1].basis = before->id;
+		p->files[p->file_count - 1].basis_size = before->size;
+	}
+	p->file_bytes += after->size;
+	return r;
 }
 
 static void count(struct plan *p, const struct inlay_entry *before, const struct inlay_entry *after)
@@ -61,12 +76,14 @@ static int on_difference(void *ctx, const char *path, size_t len, const struct i
 
 	count(p, before, after);
 	if (new_content && S_ISREG(after->mode) && (m->flags & PLAN_FILES))
-		r = add_file(p, path, len, after, err);
+		r = add_new(p, path, len, before, after, err);
 	if (r == 0 && new_content && !S_ISLNK(after->mode) && (m->flags & PLAN_NEEDED))
 		r = add_id(&p->needed, &after->id, err);
 	if (r == 0 && (m->flags & PLAN_GONE) && before && !S_ISLNK(before->mode) &&
 	    (!after || !inlay_entry_same_content(before, after)))
 		r = add_id(&p->gone, &before->id, err);
+	if (r == 0 && (m->flags & PLAN_GONE) && before && !after && S_ISREG(before->mode))
+		r = add_file(p, &p->lost, &p->lost_count, &p->lost_cap, path, len, before, err);
 	return r;
 }
 
@@ -112,6 +129,74 @@ int plan_make(struct plan *p, struct source *s, const struct inlay_digest *base,
 	return r;
 }
 
+/* ---- renamed and edited ---- */
+
+enum { RENAMED_PAIRS_MAX = 4 << 20 }; /* names that are compared at most, so that it costs little */
+
+static const char *base_name(const struct plan *p, const struct plan_file *f, size_t *ret_len)
+{
+	const char *path = plan_path(p, f);
+	const char *slash = memrchr(path, '/', f->path_len);
+	const char *name = slash ? slash + 1 : path;
+
+	*ret_len = f->path_len - (size_t)(name - path);
+	return name;
+}
+
+/* How much two names look alike, 0..100: what their starts and their ends share. */
+static size_t likeness(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+	size_t min = a_len < b_len ? a_len : b_len, max = a_len < b_len ? b_len : a_len;
+	size_t head = 0, tail = 0;
+
+	while (head < min && a[head] == b[head])
+		head++;
+	while (head + tail < min && a[a_len - 1 - tail] == b[b_len - 1 - tail])
+		tail++;
+	return 100 * (head + tail) / (max ? max : 1);
+}
+
+/* Of equally good names the one whose size is nearer. */
+static bool better(size_t score, size_t best, const struct plan_file *f, const struct plan_file *c,
+		   const struct plan_file *other)
+{
+	if (score != best || !other)
+		return score > best;
+	uint64_t a = f->size > c->size ? f->size - c->size : c->size - f->size;
+	uint64_t b = f->size > other->size ? f->size - other->size : other->size - f->size;
+	return a < b;
+}
+
+static void match(struct plan *p, struct plan_file *f)
+{
+	enum { ALIKE = 50 }; /* below this it is another file */
+	size_t best = ALIKE - 1, len, other_len;
+	const struct plan_file *found = NULL;
+	const char *name = base_name(p, f, &len);
+
+	for (size_t i = 0; i < p->lost_count; i++) {
+		const char *other = base_name(p, &p->lost[i], &other_len);
+		size_t score = likeness(name, len, other, other_len);
+		if (better(score, best, f, &p->lost[i], found)) {
+			best = score;
+			found = &p->lost[i];
+		}
+	}
+	if (found) {
+		f->basis = found->id;
+		f->basis_size = found->size;
+	}
+}
+
+void plan_match_renamed(struct plan *p)
+{
+	if (p->lost_count == 0 || p->file_count > RENAMED_PAIRS_MAX / p->lost_count)
+		return;
+	for (size_t i = 0; i < p->file_count; i++)
+		if (inlay_digest_is_zero(&p->files[i].basis))
+			match(p, &p->files[i]);
+}
+
 struct teller {
 	plan_change_fn *change;
 	void *ctx;
@@ -141,6 +226,7 @@ int plan_tell(struct source *s, const struct inlay_digest *base, const struct in
 void plan_fini(struct plan *p)
 {
 	free(p->files);
+	free(p->lost);
 	inlay_buf_fini(&p->paths);
 	inlay_idset_fini(&p->needed);
 	inlay_idset_fini(&p->gone);

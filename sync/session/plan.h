@@ -14,6 +14,9 @@
 struct plan_file {
 	struct inlay_digest id;
 	uint64_t size;
+	/* What the target has at that place, or at one that looks like it; zeros = nothing. */
+	struct inlay_digest basis;
+	uint64_t basis_size;
 	uint32_t path; /* offset in plan.paths; NUL-terminated there */
 	uint32_t path_len;
 };
@@ -26,6 +29,8 @@ struct plan {
 	size_t file_count, file_cap;
 	uint64_t file_bytes;
 	struct inlay_buf paths;
+	struct plan_file *lost; /* files of the base that are not at their place any more */
+	size_t lost_count, lost_cap;
 	struct inlay_idset needed; /* ids of files and trees that may have to be sent */
 	struct inlay_idset
 		gone; /* ids that the base has and the new tree does not have at that place: a
@@ -51,6 +56,10 @@ int plan_make(struct plan *p, struct source *s, const struct inlay_digest *base,
 	      const struct inlay_digest *goal, enum plan_flags flags, struct inlay_error *err)
 	inlay_must_check;
 void plan_fini(struct plan *p);
+
+/* Gives the files that have no old content at their place a likely one among those that went: of the
+ * same name, or of one that looks like it. For renamed and edited files. */
+void plan_match_renamed(struct plan *p);
 
 /* Tells each difference between two remembered trees. */
 int plan_tell(struct source *s, const struct inlay_digest *base, const struct inlay_digest *goal,

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "session/client.h"
+#include "session/sender.h"
 #include "session/source.h"
 
 enum push_phase {
@@ -51,10 +52,10 @@ struct push_result {
 	bool changed; /* a new generation was made */
 	bool durable;
 	bool changes_known; /* added, changed, removed count against what the target had */
-	uint64_t added, modified, removed; /* entries */
-	uint64_t entries, bytes;           /* of the tree */
-	uint64_t files_read, read_bytes;   /* that were hashed */
-	uint64_t files_sent, sent_file_bytes;
+	uint64_t added, modified, removed;   /* entries */
+	uint64_t entries, bytes;             /* of the tree */
+	uint64_t files_read, read_bytes;     /* that were hashed */
+	struct codecs codecs;                /* what travelled how */
 	uint64_t sent_bytes, received_bytes; /* on the connection */
 	uint64_t special, hardlinked;
 	int64_t scan_ns, visible_ns, total_ns; /* visible: from the start of sending to visible */

@@ -37,6 +37,133 @@ static int blob_end(void *ctx, bool keep, struct inlay_digest *ret, struct inlay
 	return inlay_store_put(inlay_host_store(s->host), s->small.data, s->small.len, ret, err);
 }
 
+/* ---- old contents ---- */
+
+static int content_gone(struct serve *s, uint64_t prefix, struct inlay_error *err)
+{
+	inlay_buf_u64(&s->lost, prefix);
+	int r = inlay_buf_check(&s->lost, err);
+	return r < 0 ? r : inlay_error_set(err, -ESTALE, "an old content is not here any more");
+}
+
+static int basis(void *ctx, uint64_t prefix, size_t max, struct inlay_buf *to,
+		 struct inlay_error *err)
+{
+	struct serve *s = ctx;
+	struct inlay_store *store = inlay_host_store(s->host);
+	struct inlay_digest id;
+	uint64_t size;
+
+	if (inlay_store_find(store, prefix, &id) != 0 || inlay_store_stat(store, &id, &size) != 0 ||
+	    size > max)
+		return content_gone(s, prefix, err);
+	int r = inlay_store_get(store, &id, max, INLAY_STORE_CHECK_DIGEST, to, err);
+	if (r == INLAY_STORE_MISSING || r == -EBADMSG)
+		return content_gone(s, prefix, err);
+	return r;
+}
+
+/* ---- patches ---- */
+
+static int read_basis(void *ctx, void *buf, size_t len, uint64_t off, size_t *ret_n,
+		      struct inlay_error *err)
+{
+	struct serve *s = ctx;
+	int r = inlay_store_pread(inlay_host_store(s->host), &s->patch_basis, buf, len, off, ret_n,
+				  err);
+
+	return r > 0 ? inlay_error_set(err, -ESTALE, "the old content is not here") : r;
+}
+
+static int write_result(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct serve *s = ctx;
+
+	return inlay_store_put_write(s->put, bytes, len, err);
+}
+
+static void end_patch(struct serve *s)
+{
+	rdiff_patch_free(take_ptr(s->patch));
+	inlay_store_put_abort(take_ptr(s->put));
+}
+
+static int patch_begin(void *ctx, const struct inlay_digest *basis_id,
+		       const struct inlay_digest *id, uint64_t size, struct inlay_error *err)
+{
+	struct serve *s = ctx;
+	struct inlay_store *store = inlay_host_store(s->host);
+
+	s->patch_basis = *basis_id;
+	s->patch_result = *id;
+	if (!inlay_store_has(store, basis_id))
+		return 0;
+	int r = inlay_store_put_begin(store, size, &s->put, err);
+	if (r == 0)
+		r = rdiff_patch_new(size, read_basis, write_result, s, &s->patch, err);
+	if (r < 0)
+		end_patch(s);
+	return r;
+}
+
+/* What does not fit to what is here, or is damaged here, makes an object that is missing; COMMIT asks for it. */
+static int forgive(struct serve *s, int r)
+{
+	if (r != -EPROTO && r != -ESTALE && r != -EBADMSG)
+		return r;
+	end_patch(s);
+	return 0;
+}
+
+static int patch_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct serve *s = ctx;
+
+	return s->patch ? forgive(s, rdiff_patch_feed(s->patch, bytes, len, err)) : 0;
+}
+
+static int patch_end(void *ctx, bool keep, struct inlay_error *err)
+{
+	struct serve *s = ctx;
+	struct inlay_digest got;
+	int r = s->patch && keep ? forgive(s, rdiff_patch_end(s->patch, err)) : 0;
+
+	/* Another result than was promised is an object like any other, and the promised one is missing. */
+	if (r == 0 && s->patch && keep)
+		r = inlay_store_put_finish(take_ptr(s->put), &got, err);
+	end_patch(s);
+	return r;
+}
+
+/* The stream cannot go on: what follows is dropped until the COMMIT. */
+static void refuse(struct serve *s)
+{
+	size_t count;
+	const uint64_t *bases = objects_in_bases(s->objects, &count);
+
+	/* They are there, but what they gave was wrong. */
+	for (size_t i = 0; s->lost.len == 0 && i < count; i++)
+		inlay_buf_u64(&s->lost, bases[i]);
+	s->refused = true;
+	s->taken = objects_in_count(s->objects);
+	objects_in_free(s->objects);
+	s->objects = NULL;
+	end_patch(s);
+}
+
+int serve_nak(struct serve *s, struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	struct message_nak m = {
+		.taken = s->taken, .count = s->lost.len / 8, .prefixes = s->lost.data};
+
+	s->refused = false;
+	message_encode_nak(&b, &m);
+	int r = inlay_buf_check(&s->lost, err);
+	inlay_buf_clear(&s->lost);
+	return r < 0 ? r : serve_send(s, MESSAGE_NAK, &b, err);
+}
+
 /* ---- directories ---- */
 
 static int basis_gone(struct serve *s, struct inlay_error *err)
@@ -166,6 +293,10 @@ static const struct objects_sink sink = {
 	.blob_begin = blob_begin,
 	.blob_bytes = blob_bytes,
 	.blob_end = blob_end,
+	.basis = basis,
+	.patch_begin = patch_begin,
+	.patch_bytes = patch_bytes,
+	.patch_end = patch_end,
 	.tree = tree,
 };
 
@@ -173,6 +304,8 @@ int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err)
 {
 	if (!s->locked)
 		return inlay_error_set(err, -EPROTO, "DATA without an OPEN for writing");
+	if (s->refused)
+		return 0;
 	if (!s->receiving) {
 		inlay_host_receive(s->host, true);
 		s->receiving = true;
@@ -182,7 +315,11 @@ int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err)
 		if (r < 0)
 			return r;
 	}
-	return objects_in_feed(s->objects, f->payload, f->len, err);
+	int r = objects_in_feed(s->objects, f->payload, f->len, err);
+	if (r != -ESTALE || s->basis_gone)
+		return r;
+	refuse(s);
+	return 0;
 }
 
 void serve_end_receiving(struct serve *s)

@@ -235,6 +235,68 @@ static int trees(struct serve *s, struct inlay_error *err)
 	return r;
 }
 
+/* ---- signatures ---- */
+
+struct signing {
+	struct serve *s;
+	const struct inlay_digest *id;
+	struct inlay_buf row;
+};
+
+static int read_object(void *ctx, void *buf, size_t len, uint64_t off, size_t *ret_n,
+		       struct inlay_error *err)
+{
+	struct signing *g = ctx;
+	int r = inlay_store_pread(inlay_host_store(g->s->host), g->id, buf, len, off, ret_n, err);
+
+	return r > 0 ? inlay_error_set(err, -EIO, "an object went while it was read") : r;
+}
+
+static int end_row(struct signing *g, uint8_t what, struct inlay_error *err)
+{
+	if (g->row.len == 0)
+		inlay_buf_u8(&g->row, what);
+	int r = inlay_buf_check(&g->row, err);
+	if (r == 0) {
+		g->row.data[0] = what;
+		r = conn_send(&g->s->conn, MESSAGE_ROW, g->row.data, g->row.len, err);
+	}
+	inlay_buf_clear(&g->row);
+	/* A signature can be large; the client reads while it waits for it. */
+	return r == 0 ? conn_drain(&g->s->conn, INLAY_FRAME_MAX, 0, err) : r;
+}
+
+static int write_signature(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct signing *g = ctx;
+
+	if (g->row.len == 0)
+		inlay_buf_u8(&g->row, 0);
+	inlay_buf_add(&g->row, bytes, len);
+	return g->row.len > INLAY_FRAME_MAX / 2 ? end_row(g, 1, err) : 0;
+}
+
+static int signatures(struct serve *s, struct message_text body, struct inlay_error *err)
+{
+	struct signing g = {.s = s};
+	struct inlay_digest id;
+	int r = body.len % INLAY_DIGEST_BYTES ? inlay_error_set(err, -EPROTO, "bad ids") : 0;
+
+	for (size_t at = 0; r == 0 && at < body.len; at += INLAY_DIGEST_BYTES) {
+		uint64_t size;
+		memcpy(id.b, body.bytes + at, INLAY_DIGEST_BYTES);
+		g.id = &id;
+		int known = inlay_store_stat(inlay_host_store(s->host), &id, &size);
+		if (known == 0)
+			r = rdiff_signature(size, read_object, write_signature, &g, err);
+		/* A damaged object is none; what was sent of its signature is not one either. */
+		if (r == 0 || r == -EBADMSG)
+			r = end_row(&g, known == 0 && r == 0 ? 0 : 2, err);
+	}
+	inlay_buf_fini(&g.row);
+	return r;
+}
+
 /* ---- mount, fsck, gc ---- */
 
 static int do_mount(struct serve *s, uint8_t flags, struct inlay_error *err)
@@ -326,6 +388,8 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return inlay_workspace_umount(s->ws, m->args[0] == 1, err);
 	case MESSAGE_VERB_TREES:
 		return trees(s, err);
+	case MESSAGE_VERB_SIGNATURES:
+		return signatures(s, m->body, err);
 	case MESSAGE_VERB_REMOVE:
 		return inlay_workspace_remove(s->ws, err);
 	case MESSAGE_VERB_RUN:

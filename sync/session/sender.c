@@ -9,6 +9,7 @@
 enum {
 	QUEUED_HIGH = 2 << 20,  /* above this the connection is let catch up ... */
 	QUEUED_LOW = 512 << 10, /* ... to this */
+	DEFAULT_LEVEL = 3,
 };
 
 static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
@@ -48,9 +49,92 @@ bool sender_has(const struct sender *s, const struct inlay_digest *id)
 	return objects_out_has(&s->out, id) || (s->known && inlay_idset_has(s->known, id));
 }
 
+/* ---- figures ---- */
+
+void codecs_add(struct codecs *sum, const struct codecs *more)
+{
+	for (size_t i = 0; i < CODEC_COUNT; i++) {
+		sum->by[i].objects += more->by[i].objects;
+		sum->by[i].raw += more->by[i].raw;
+		sum->by[i].wire += more->by[i].wire;
+	}
+}
+
+const char *codec_name(enum codec c)
+{
+	static const char *const names[] = {"whole", "delta", "patch", "trees", "known"};
+
+	return names[c];
+}
+
+static void count(struct sender *s, enum codec codec, uint64_t raw)
+{
+	s->codecs.by[codec].objects++;
+	s->codecs.by[codec].raw += raw;
+}
+
+void sender_count(struct sender *s, uint64_t size)
+{
+	count(s, s->codec, size);
+}
+
+void sender_count_known(struct sender *s, uint64_t size)
+{
+	count(s, CODEC_KNOWN, size);
+}
+
+static void attribute(struct sender *s)
+{
+	s->codecs.by[s->codec].wire += s->out.packed - s->packed_before;
+	s->packed_before = s->out.packed;
+}
+
+int sender_codec(struct sender *s, enum codec codec, struct inlay_error *err)
+{
+	if (codec == s->codec)
+		return 0;
+	int r = objects_out_settle(&s->out, err);
+	attribute(s);
+	s->codec = codec;
+	return r;
+}
+
+int sender_restart(struct sender *s, struct inlay_error *err)
+{
+	objects_out_fini(&s->out);
+	s->packed_before = 0;
+	return objects_out_init(&s->out, emit, s, err);
+}
+
+int sender_whole(struct sender *s, uint64_t bytes, int level, struct inlay_error *err)
+{
+	struct objects_frame f = {.bytes = bytes, .level = level ? level : DEFAULT_LEVEL};
+	int r = sender_codec(s, CODEC_WHOLE, err);
+
+	return r < 0 ? r : objects_out_frame(&s->out, &f, err);
+}
+
+int sender_delta(struct sender *s, const struct objects_frame *f, struct inlay_error *err)
+{
+	int r = sender_codec(s, CODEC_DELTA, err);
+
+	return r < 0 ? r : objects_out_frame(&s->out, f, err);
+}
+
+int sender_patches(struct sender *s, uint64_t bytes, struct inlay_error *err)
+{
+	struct objects_frame f = {.bytes = bytes, .level = DEFAULT_LEVEL};
+	int r = sender_codec(s, CODEC_PATCH, err);
+
+	return r < 0 ? r : objects_out_frame(&s->out, &f, err);
+}
+
 int sender_end(struct sender *s, struct inlay_error *err)
 {
-	return objects_out_end(&s->out, err);
+	int r = objects_out_end(&s->out, err);
+
+	attribute(s);
+	return r;
 }
 
 /* ---- files ---- */
@@ -67,8 +151,7 @@ static int send_whole(void *ctx, const void *bytes, size_t len, const struct inl
 		r = objects_out_blob_bytes(&s->out, bytes, len, err);
 	if (r == 0)
 		r = objects_out_blob_end(&s->out, id, err);
-	s->files++;
-	s->file_bytes += len;
+	count(s, s->codec, len);
 	return r;
 }
 
@@ -76,7 +159,7 @@ static int send_begin(void *ctx, uint64_t size, struct inlay_error *err)
 {
 	struct sender *s = ctx;
 
-	s->file_bytes += size;
+	s->large = size;
 	return objects_out_blob_begin(&s->out, size, err);
 }
 
@@ -91,7 +174,8 @@ static int send_end(void *ctx, const struct inlay_digest *id, struct inlay_error
 {
 	struct sender *s = ctx;
 
-	s->files += id != NULL;
+	if (id)
+		count(s, s->codec, s->large);
 	/* Its content came before, under another name: this copy is one too many. */
 	if (id && objects_out_has(&s->out, id))
 		id = NULL;
@@ -209,9 +293,13 @@ int sender_tree(struct sender *s, const struct inlay_digest *before,
 
 	if (sender_has(s, after) || (before && inlay_digest_equal(before, after)))
 		return 0;
-	int r = inlay_dir_diff(s->source->trees, before, after, on_change, &c, err);
+	int r = sender_codec(s, CODEC_TREES, err);
+	if (r == 0)
+		r = inlay_dir_diff(s->source->trees, before, after, on_change, &c, err);
+	uint64_t raw = s->out.raw;
 	if (r == 0)
 		r = objects_out_tree(&s->out, before, c.ops, c.count, after, err);
+	count(s, CODEC_TREES, s->out.raw - raw);
 	free(c.ops);
 	names_fini(&c.names);
 	return r == INLAY_TREES_MISSING

@@ -11,12 +11,39 @@
 #include "session/source.h"
 #include "wire/objects.h"
 
+/* How objects travelled. */
+enum codec {
+	CODEC_WHOLE, /* in one solid stream */
+	CODEC_DELTA, /* against old content that both sides have */
+	CODEC_PATCH, /* librsync, against old content that the target alone has */
+	CODEC_TREES, /* directories, as changes */
+	CODEC_KNOWN, /* not at all: the target had it */
+	CODEC_COUNT
+};
+
+struct codec_count {
+	uint64_t objects;
+	uint64_t raw;  /* bytes of what the target has now */
+	uint64_t wire; /* compressed bytes */
+};
+
+struct codecs {
+	struct codec_count by[CODEC_COUNT];
+};
+
+void codecs_add(struct codecs *sum, const struct codecs *more);
+/* "whole", "delta", ... */
+const char *codec_name(enum codec c);
+
 struct sender {
 	struct source *source;
 	struct client *client;
 	struct objects_out out;
 	const struct inlay_idset *known; /* ids that the target has; borrowed; may be NULL */
-	uint64_t files, file_bytes;      /* sent */
+	struct codecs codecs;            /* of what was sent */
+	enum codec codec;                /* of what is being sent */
+	uint64_t large;                  /* size of the file in pieces at hand */
+	uint64_t packed_before;          /* out.packed when it began */
 	int interrupted; /* what client.h's positive result stopped the sending; 0 = nothing */
 	void (*moved)(void *ctx); /* after each piece; may be NULL */
 	void *ctx;
@@ -29,6 +56,27 @@ void sender_fini(struct sender *s);
 
 /* True when the object need not be sent: the target has it, or it was sent in this change set. */
 bool sender_has(const struct sender *s, const struct inlay_digest *id);
+
+/* Forgets the stream: the target dropped it, and begins anew with the next byte. */
+int sender_restart(struct sender *s, struct inlay_error *err) inlay_must_check;
+
+/* The files that follow, about so many bytes, travel whole. level 0 = the default. */
+int sender_whole(struct sender *s, uint64_t bytes, int level, struct inlay_error *err)
+	inlay_must_check;
+/* They travel as differences to these old contents. */
+int sender_delta(struct sender *s, const struct objects_frame *f, struct inlay_error *err)
+	inlay_must_check;
+
+/* As librsync's deltas: about so many bytes of files. */
+int sender_patches(struct sender *s, uint64_t bytes, struct inlay_error *err) inlay_must_check;
+/* A file that was sent not through the consumer. */
+void sender_count(struct sender *s, uint64_t size);
+
+/* A file that need not be sent, for the figures. */
+void sender_count_known(struct sender *s, uint64_t size);
+
+/* What comes from here on travels like that; the figures follow. */
+int sender_codec(struct sender *s, enum codec codec, struct inlay_error *err) inlay_must_check;
 
 /* What source_read and its like give their files to. `done` is not set. */
 struct source_consumer sender_consumer(struct sender *s);

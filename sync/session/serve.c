@@ -237,6 +237,8 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 
 	if (r < 0)
 		return r;
+	if (s->refused)
+		return serve_nak(s, err);
 	if (!s->locked || (s->objects && !objects_in_idle(s->objects)))
 		return inlay_error_set(err, -EPROTO, "a COMMIT out of place");
 	struct inlay_commit commit = {.expect = m.expect,
@@ -352,6 +354,7 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 		(void)!conn_drain(&s.conn, 0, inlay_monotonic_ns() + 5000000000ll, NULL);
 	}
 	inlay_store_put_abort(s.put);
+	rdiff_patch_free(s.patch);
 	/* What arrived whole stays: the sync that comes next does not have to send it again. */
 	(void)!inlay_store_flush(inlay_host_store(host), NULL);
 	serve_end_receiving(&s);
@@ -362,6 +365,7 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 	inlay_workspace_unref(s.ws);
 	objects_in_free(s.objects);
 	inlay_buf_fini(&s.small);
+	inlay_buf_fini(&s.lost);
 	inlay_cleanup_close(&s.durable_fd);
 	conn_fini(&s.conn);
 	(void)malloc_trim(0);

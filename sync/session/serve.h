@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "delta/rdiff.h"
 #include "inlay/host.h"
 #include "wire/conn.h"
 #include "wire/message.h"
@@ -29,7 +30,14 @@ struct serve {
 	struct objects_in *objects;
 	struct inlay_buf small;      /* a blob below INLAY_STORE_LOOSE_MIN */
 	struct inlay_store_put *put; /* a larger one */
-	bool basis_gone;
+	bool basis_gone;             /* a directory that DATA builds on: the session ends */
+	/* A content that DATA builds on: what comes is dropped until COMMIT, which gets NAK. */
+	bool refused;
+	uint64_t taken;        /* objects that came before */
+	struct inlay_buf lost; /* prefixes of the bases */
+	/* a patch on its way */
+	struct rdiff_patch *patch; /* NULL: it is let pass, nothing comes of it */
+	struct inlay_digest patch_basis, patch_result;
 };
 
 /* Sends a message whose payload is in *b. */
@@ -42,6 +50,8 @@ int serve_failed(struct serve *s, enum message_reason reason, const struct inlay
 /* receive.c: one DATA payload. */
 int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
 void serve_end_receiving(struct serve *s);
+/* The answer to a COMMIT whose DATA was refused. */
+int serve_nak(struct serve *s, struct inlay_error *err) inlay_must_check;
 
 /* requests.c */
 int serve_request(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;

@@ -56,10 +56,8 @@ static void count(struct session *s)
 	s->counted_received = c->received;
 	if (!s->sending)
 		return;
-	s->result->files_sent += s->sender.files - s->counted_files;
-	s->result->sent_file_bytes += s->sender.file_bytes - s->counted_file_bytes;
-	s->counted_files = s->sender.files;
-	s->counted_file_bytes = s->sender.file_bytes;
+	codecs_add(&s->result->codecs, &s->sender.codecs);
+	s->sender.codecs = (struct codecs){0};
 }
 
 void session_hang_up(struct session *s, bool now)
@@ -71,8 +69,9 @@ void session_hang_up(struct session *s, bool now)
 		client_kill(&s->client);
 	client_close(&s->client);
 	inlay_idset_fini(&s->known);
+	inlay_idset_fini(&s->lost);
 	s->connected = s->sending = s->live = s->torn_set = false;
-	s->counted_sent = s->counted_received = s->counted_files = s->counted_file_bytes = 0;
+	s->counted_sent = s->counted_received = 0;
 	s->commits = 0;
 	s->pinged_ns = 0;
 	s->base = (struct inlay_digest){0};

@@ -10,6 +10,7 @@
  *     session.c    open, push, wait, close
  *     converse.c   what is to be sent: the conversations
  *     changeset.c  sending it, and the answers
+ *     files.c      how each file travels
  *
  * While the connection holds, the target's state is known: a change set is one flight, nothing is asked. When it
  * breaks, the next push connects anew and catches up with the state that it is given; after a break in the
@@ -48,13 +49,13 @@ struct session {
 	char opened_path[4096];
 	struct inlay_digest base; /* tree of the target whose trees are here; zeros = none */
 	struct inlay_idset known; /* on the target */
+	struct inlay_idset lost;  /* bases that it refused: eight bytes of their ids, then zeros */
 	struct plan plan;
 	struct push_progress progress;
 	unsigned commits;   /* sent and not yet answered */
 	bool until_durable; /* the push at hand ends only then */
 	int64_t sent_from_ns;
 	uint64_t counted_sent, counted_received; /* of the connection, in results already */
-	uint64_t counted_files, counted_file_bytes;
 	uint64_t generation, remembered; /* newest that was visible; newest in targets/<id> */
 	int64_t visible_ns;              /* of the newest */
 	uint64_t set_bytes;              /* likewise: sent for it */
@@ -117,7 +118,10 @@ int session_converse(struct session *p, struct inlay_error *err) inlay_must_chec
 /* changeset.c */
 int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error *err)
 	inlay_must_check;
+/* files.c: each file of the plan, in the way that costs least. Positive: SOURCE_AGAIN. */
 int session_send_files(struct session *p, struct inlay_error *err) inlay_must_check;
+/* True when sending them will ask the target something: OPENED must have come before. */
+bool session_needs_signatures(struct session *p);
 int session_send_commit(struct session *p, const struct inlay_digest *expect,
 			struct inlay_error *err) inlay_must_check;
 /* Everything of the plan, then COMMIT. */

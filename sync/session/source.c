@@ -166,7 +166,11 @@ int source_open(struct source *s, const char *path, const struct source_options 
 		r = inlay_replace_file(s->state_fd, "path", s->path, strlen(s->path), 0600, 0, err);
 	if (r == 0)
 		r = open_store(s, err);
+	uint64_t basis_bytes = 0;
+	if (r == 0)
+		r = basis_configured(&basis_bytes, err);
 	if (r == 0) {
+		basis_init(&s->basis, s->state_fd, basis_bytes);
 		s->key = key_of(&o->scan);
 		r = inlay_snapshot_load(s->state_fd, "snapshot", s->key, &s->old, err);
 		if (r == INLAY_SNAPSHOT_NONE)
@@ -181,6 +185,7 @@ void source_close(struct source *s)
 {
 	inlay_snapshot_unref(s->old);
 	inlay_snapshot_unref(s->now);
+	basis_fini(&s->basis);
 	inlay_trees_free(s->trees);
 	inlay_store_close(s->store);
 	inlay_cleanup_close(&s->lock_fd);
@@ -244,7 +249,7 @@ static int read_whole(int fd, uint64_t size, struct inlay_buf *b, bool *ret_torn
 
 /* A large file goes to the consumer while it is hashed. A torn one is filled up: the stream has promised
  * its size. */
-static int read_pieces(int fd, uint64_t size, const struct source_consumer *c,
+static int read_pieces(int fd, uint64_t size, const struct source_consumer *c, struct basis *basis,
 		       struct inlay_digest *ret, bool *ret_torn, const char *path,
 		       struct inlay_error *err)
 {
@@ -257,6 +262,8 @@ static int read_pieces(int fd, uint64_t size, const struct source_consumer *c,
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	inlay_hasher_init(&h);
 	*ret_torn = false;
+	if (basis)
+		basis_put_begin(basis, size);
 	int r = c->begin ? c->begin(c->ctx, size, err) : 0;
 	while (r == 0 && left > 0) {
 		size_t want = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
@@ -269,9 +276,13 @@ static int read_pieces(int fd, uint64_t size, const struct source_consumer *c,
 		inlay_hasher_add(&h, buf, want);
 		if (r == 0 && c->bytes)
 			r = c->bytes(c->ctx, buf, want, err);
+		if (basis)
+			basis_put_bytes(basis, buf, want);
 		left -= want;
 	}
 	inlay_hasher_end(&h, ret);
+	if (basis)
+		basis_put_end(basis, r == 0 && !*ret_torn);
 	return r;
 }
 
@@ -296,6 +307,8 @@ static int read_small(struct reader *r, struct inlay_dirty *d, int fd, uint64_t 
 		return INLAY_SCAN_CHANGED;
 	inlay_digest_of(r->buf.data, r->buf.len, &id);
 	result = inlay_dirty_settle(d, fd, &id, err);
+	if (result == 0)
+		basis_put(&r->s->basis, r->buf.data, r->buf.len);
 	if (result == 0 && r->c->whole)
 		result = r->c->whole(r->c->ctx, r->buf.data, r->buf.len, &id, err);
 	return result;
@@ -306,7 +319,8 @@ static int read_large(struct reader *r, struct inlay_dirty *d, int fd, uint64_t 
 {
 	struct inlay_digest id;
 	bool torn;
-	int result = read_pieces(fd, size, r->c, &id, &torn, inlay_buf_cstr(&r->path), err);
+	int result = read_pieces(fd, size, r->c, &r->s->basis, &id, &torn, inlay_buf_cstr(&r->path),
+				 err);
 
 	if (result < 0)
 		return result;
@@ -420,7 +434,7 @@ int source_read_path(struct source *s, const char *path, const struct inlay_dige
 		return SOURCE_AGAIN;
 	uint64_t size = (uint64_t)st.st_size;
 	if (size > SMALL_FILE_BYTES) {
-		r = read_pieces(fd, size, c, &got, &torn, path, err);
+		r = read_pieces(fd, size, c, NULL, &got, &torn, path, err);
 		bool same = r == 0 && !torn && inlay_digest_equal(&got, id);
 		if (r == 0)
 			r = c->end(c->ctx, same ? id : NULL, err);

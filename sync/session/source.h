@@ -9,6 +9,7 @@
  *     sources/<id>/path       the folder, for people
  *     sources/<id>/snapshot   the stat cache (scan.h)
  *     sources/<id>/store/     the trees of what was sent: what a target has is known from them
+ *     sources/<id>/basis/, basis.old/   contents of files, for deltas (delta/basis.h)
  *     targets/<id>            what a target of this folder acknowledged last
  *
  * All of it can be lost without harm: then the next sync asks the target what it has.
@@ -17,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "delta/basis.h"
 #include "inlay/cleanup.h"
 #include "inlay/error.h"
 #include "inlay/generation.h"
@@ -32,6 +34,7 @@ struct source {
 	int lock_fd;
 	struct inlay_store *store;
 	struct inlay_trees *trees;
+	struct basis basis;         /* what is read goes there */
 	uint64_t key;               /* of the options that shape a scan */
 	struct inlay_snapshot *old; /* the last one; NULL = none */
 	struct inlay_snapshot *now; /* after source_walk */

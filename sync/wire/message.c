@@ -490,3 +490,20 @@ int message_decode_want(const void *payload, size_t len, struct inlay_idset *ret
 	}
 	return finish(&c, "WANT", err);
 }
+
+void message_encode_nak(struct inlay_buf *b, const struct message_nak *m)
+{
+	inlay_buf_varint(b, m->taken);
+	inlay_buf_add(b, m->prefixes, 8 * m->count);
+}
+
+int message_decode_nak(const void *payload, size_t len, struct message_nak *ret,
+		       struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+
+	*ret = (struct message_nak){.taken = inlay_cursor_varint(&c)};
+	ret->count = c.left / 8;
+	ret->prefixes = inlay_cursor_bytes(&c, ret->count * 8);
+	return inlay_cursor_done(&c) ? 0 : inlay_error_set(err, -EPROTO, "a bad NAK message");
+}

@@ -33,8 +33,7 @@ enum message_type {
 	MESSAGE_COMMIT = 4,
 	MESSAGE_HAVE = 5, /* eight-byte prefixes of ids: which are there? */
 	MESSAGE_REQUEST = 6,
-	MESSAGE_DELTA = 7, /* an object as a difference: deltas.h */
-	MESSAGE_PING = 9,  /* are you there? */
+	MESSAGE_PING = 9, /* are you there? */
 	/* server -> client */
 	MESSAGE_OPENED = 16,
 	MESSAGE_HAS = 17,  /* a bit for each prefix of a HAVE */
@@ -43,6 +42,7 @@ enum message_type {
 	MESSAGE_DURABLE = 20,
 	MESSAGE_ROW = 21,  /* one row of a REQUEST's answer */
 	MESSAGE_END = 22,  /* the end of a REQUEST's answer */
+	MESSAGE_NAK = 24,  /* the answer to COMMIT when DATA built on contents that are not there */
 	MESSAGE_PONG = 25, /* the answer to PING */
 	MESSAGE_FAILED =
 		23, /* the last message could not be carried out; the session goes on or not */
@@ -126,6 +126,9 @@ enum message_verb {
 	/* rows: the live generation's tree objects: a byte (1: the object goes on in the next row), then
 	 * bytes of the object */
 	MESSAGE_VERB_TREES,
+	/* body: ids. rows, in their order: librsync's signature of each object: a byte (1: it goes on in the next
+	 * row, 0: its end, 2: there is no such object), then bytes of it */
+	MESSAGE_VERB_SIGNATURES,
 	MESSAGE_VERB_RUN,      /* body: an encoded spec (inlay/run.h); starts it */
 	MESSAGE_VERB_PROGRAM,  /* args: enum inlay_program_verb, signal; body: name; row: program */
 	MESSAGE_VERB_PROGRAMS, /* rows: struct message_program */
@@ -229,6 +232,15 @@ int message_decode_generation(const void *payload, size_t len, struct inlay_gene
 /* WANT: ids one after the other. Decoding adds them to the set. */
 int message_decode_want(const void *payload, size_t len, struct inlay_idset *ret,
 			struct inlay_error *err) inlay_must_check;
+
+/* NAK: how many objects of the change set came before it went wrong, and the eight-byte prefixes of the bases
+ * that are not to be used again. */
+struct message_nak {
+	uint64_t taken;
+	size_t count;
+	const uint8_t *prefixes; /* 8 * count bytes, little-endian */
+};
+MESSAGE_CODEC(nak);
 
 static inline struct message_text message_text_of(const char *text)
 {

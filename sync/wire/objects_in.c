@@ -14,12 +14,19 @@
 #include "inlay/limits.h"
 
 enum state {
-	AT_ITEM,     /* the next byte is an item's kind */
-	IN_SIZE,     /* the varint behind it */
-	IN_BLOB,     /* its bytes */
-	AT_BLOB_END, /* the byte behind them */
-	IN_TREE,     /* a tree's bytes are collected */
+	AT_ITEM,       /* the next byte is an item's kind */
+	IN_SIZE,       /* the varint behind it */
+	IN_BLOB,       /* its bytes */
+	AT_BLOB_END,   /* the byte behind them */
+	IN_TREE,       /* a tree's bytes are collected */
+	IN_BASES,      /* prefixes of ids are collected */
+	AT_FRAME_END,  /* the zstd frame must end here */
+	IN_PATCH_IDS,  /* the two ids of a patch are collected */
+	IN_PIECE_SIZE, /* the varint of a piece of a patch */
+	IN_PIECE,      /* its bytes */
 };
+
+enum { ITEM_BLOB = 1, ITEM_TREE, ITEM_END, ITEM_BASES, ITEM_PATCH, PREFIX_KEPT = 4 << 20 };
 
 struct numbered {
 	struct inlay_digest id;
@@ -43,7 +50,24 @@ struct objects_in {
 	size_t tree_count, tree_cap;
 	struct objects_op *ops;
 	size_t op_cap;
+	/* prefixes */
+	bool in_frame; /* inside a zstd frame */
+	uint64_t *bases;
+	size_t base_count;       /* of the frame at hand */
+	size_t next_base_count;  /* of the next one; its bases are in item */
+	struct inlay_buf prefix; /* their contents */
+	struct inlay_digest patch_id;
 };
+
+static int new_zstd(struct objects_in *in, struct inlay_error *err)
+{
+	ZSTD_freeDCtx(in->zstd);
+	in->zstd = ZSTD_createDCtx();
+	if (!in->zstd)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	(void)ZSTD_DCtx_setParameter(in->zstd, ZSTD_d_windowLogMax, INLAY_ZSTD_WINDOW_LOG);
+	return 0;
+}
 
 int objects_in_new(const struct objects_sink *sink, void *ctx, struct objects_in **ret,
 		   struct inlay_error *err)
@@ -51,17 +75,15 @@ int objects_in_new(const struct objects_sink *sink, void *ctx, struct objects_in
 	struct objects_in *in = calloc(1, sizeof *in);
 
 	if (in) {
-		in->zstd = ZSTD_createDCtx();
 		in->out_cap = ZSTD_DStreamOutSize();
 		in->out = malloc(in->out_cap);
 	}
-	if (!in || !in->zstd || !in->out) {
+	if (!in || !in->out || new_zstd(in, NULL) < 0) {
 		objects_in_free(in);
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	}
 	in->sink = sink;
 	in->ctx = ctx;
-	(void)ZSTD_DCtx_setParameter(in->zstd, ZSTD_d_windowLogMax, INLAY_ZSTD_WINDOW_LOG);
 	*ret = in;
 	return 0;
 }
@@ -76,7 +98,20 @@ void objects_in_free(struct objects_in *in)
 	free(in->numbers);
 	free(in->trees);
 	free(in->ops);
+	free(in->bases);
+	inlay_buf_fini(&in->prefix);
 	free(in);
+}
+
+size_t objects_in_count(const struct objects_in *in)
+{
+	return in->count;
+}
+
+const uint64_t *objects_in_bases(const struct objects_in *in, size_t *ret_count)
+{
+	*ret_count = in->base_count;
+	return in->bases;
 }
 
 bool objects_in_idle(const struct objects_in *in)
@@ -286,17 +321,28 @@ static int take_tree(struct objects_in *in, struct inlay_error *err)
 
 /* ---- the state machine ---- */
 
+static void begin_size(struct objects_in *in, enum state state)
+{
+	in->left = 0;
+	in->size_shift = 0;
+	in->state = state;
+}
+
 static int begin_item(struct objects_in *in, uint8_t kind, struct inlay_error *err)
 {
+	in->kind = kind;
 	switch (kind) {
-	case 1:
-	case 2:
-		in->kind = kind;
-		in->left = 0;
-		in->size_shift = 0;
-		in->state = IN_SIZE;
+	case ITEM_BLOB:
+	case ITEM_TREE:
+	case ITEM_BASES:
+		begin_size(in, IN_SIZE);
 		return 0;
-	case 3:
+	case ITEM_PATCH:
+		inlay_buf_clear(&in->item);
+		in->left = 2 * INLAY_DIGEST_BYTES;
+		in->state = IN_PATCH_IDS;
+		return 0;
+	case ITEM_END:
 		in->count = 0;
 		in->tree_count = 0;
 		return 0;
@@ -305,19 +351,54 @@ static int begin_item(struct objects_in *in, uint8_t kind, struct inlay_error *e
 	}
 }
 
+static int begin_patch(struct objects_in *in, struct inlay_error *err)
+{
+	struct inlay_digest basis;
+
+	memcpy(basis.b, in->item.data, INLAY_DIGEST_BYTES);
+	memcpy(in->patch_id.b, in->item.data + INLAY_DIGEST_BYTES, INLAY_DIGEST_BYTES);
+	uint64_t size = in->left;
+	begin_size(in, IN_PIECE_SIZE);
+	return in->sink->patch_begin(in->ctx, &basis, &in->patch_id, size, err);
+}
+
 static int begin_body(struct objects_in *in, struct inlay_error *err)
 {
-	if (in->kind == 2) {
+	switch (in->kind) {
+	case ITEM_TREE:
 		if (in->left == 0 || in->left > INLAY_TREE_BYTES_MAX)
 			return bad(err, "a tree of a bad size");
 		inlay_buf_clear(&in->item);
 		in->state = IN_TREE;
 		return 0;
+	case ITEM_BASES:
+		if (in->left == 0 || in->left > INLAY_DELTA_BASES_MAX)
+			return bad(err, "a bad number of bases");
+		inlay_buf_clear(&in->item);
+		in->next_base_count = (size_t)in->left;
+		in->left *= sizeof(uint64_t);
+		in->state = IN_BASES;
+		return 0;
+	default:
+		if (in->left > INLAY_OBJECT_MAX)
+			return bad(err, "an object that is too large");
+		if (in->kind == ITEM_PATCH)
+			return begin_patch(in, err);
+		in->state = in->left ? IN_BLOB : AT_BLOB_END;
+		return in->sink->blob_begin(in->ctx, in->left, err);
 	}
-	if (in->left > INLAY_OBJECT_MAX)
-		return bad(err, "an object that is too large");
-	in->state = in->left ? IN_BLOB : AT_BLOB_END;
-	return in->sink->blob_begin(in->ctx, in->left, err);
+}
+
+static int begin_piece(struct objects_in *in, struct inlay_error *err)
+{
+	if (in->left > INLAY_FRAME_MAX)
+		return bad(err, "a piece that is too large");
+	if (in->left > 0) {
+		in->state = IN_PIECE;
+		return 0;
+	}
+	in->state = AT_BLOB_END;
+	return 0;
 }
 
 /* A varint that comes byte by byte; the same rules as inlay_cursor_varint. */
@@ -328,7 +409,9 @@ static int size_byte(struct objects_in *in, uint8_t byte, struct inlay_error *er
 		return bad(err, "a bad size");
 	in->left |= (uint64_t)(byte & 0x7f) << in->size_shift;
 	in->size_shift += 7;
-	return byte & 0x80 ? 0 : begin_body(in, err);
+	if (byte & 0x80)
+		return 0;
+	return in->state == IN_SIZE ? begin_body(in, err) : begin_piece(in, err);
 }
 
 static int end_blob(struct objects_in *in, uint8_t drop, struct inlay_error *err)
@@ -338,8 +421,38 @@ static int end_blob(struct objects_in *in, uint8_t drop, struct inlay_error *err
 	if (drop > 1)
 		return bad(err, "a bad end of an object");
 	in->state = AT_ITEM;
-	int r = in->sink->blob_end(in->ctx, !drop, &id, err);
+	int r;
+	if (in->kind == ITEM_PATCH) {
+		id = in->patch_id;
+		r = in->sink->patch_end(in->ctx, !drop, err);
+	} else {
+		r = in->sink->blob_end(in->ctx, !drop, &id, err);
+	}
 	return r < 0 || drop ? r : add_number(in, &id, NULL, err);
+}
+
+/* The whole item was collected. */
+static int end_item(struct objects_in *in, struct inlay_error *err)
+{
+	switch (in->state) {
+	case IN_TREE:
+		in->state = AT_ITEM;
+		return take_tree(in, err);
+	case IN_BASES:
+		in->state = AT_FRAME_END;
+		return 0;
+	default:
+		begin_size(in, IN_SIZE);
+		return 0;
+	}
+}
+
+static int collect(struct objects_in *in, const uint8_t *p, size_t n, struct inlay_error *err)
+{
+	in->left -= n;
+	inlay_buf_add(&in->item, p, n);
+	int r = inlay_buf_check(&in->item, err);
+	return r < 0 || in->left > 0 ? r : end_item(in, err);
 }
 
 /* Takes some of the bytes; *ret_used > 0. */
@@ -347,13 +460,13 @@ static int take(struct objects_in *in, const uint8_t *p, size_t len, size_t *ret
 		struct inlay_error *err)
 {
 	size_t n = len < in->left ? len : (size_t)in->left;
-	int r;
 
 	*ret_used = 1;
 	switch (in->state) {
 	case AT_ITEM:
 		return begin_item(in, *p, err);
 	case IN_SIZE:
+	case IN_PIECE_SIZE:
 		return size_byte(in, *p, err);
 	case AT_BLOB_END:
 		return end_blob(in, *p, err);
@@ -363,17 +476,21 @@ static int take(struct objects_in *in, const uint8_t *p, size_t len, size_t *ret
 		if (in->left == 0)
 			in->state = AT_BLOB_END;
 		return in->sink->blob_bytes(in->ctx, p, n, err);
-	case IN_TREE:
+	case IN_PIECE:
 		*ret_used = n;
 		in->left -= n;
-		inlay_buf_add(&in->item, p, n);
-		r = inlay_buf_check(&in->item, err);
-		if (r < 0 || in->left > 0)
-			return r;
-		in->state = AT_ITEM;
-		return take_tree(in, err);
+		if (in->left == 0)
+			begin_size(in, IN_PIECE_SIZE);
+		return in->sink->patch_bytes(in->ctx, p, n, err);
+	case IN_TREE:
+	case IN_BASES:
+	case IN_PATCH_IDS:
+		*ret_used = n;
+		return collect(in, p, n, err);
+	case AT_FRAME_END:
+		break;
 	}
-	return bad(err, "a bad state");
+	return bad(err, "bytes behind the bases");
 }
 
 static int parse(struct objects_in *in, const uint8_t *p, size_t len, struct inlay_error *err)
@@ -389,6 +506,66 @@ static int parse(struct objects_in *in, const uint8_t *p, size_t len, struct inl
 	return 0;
 }
 
+/* ---- zstd frames ---- */
+
+/* The bases that the frame before named become the prefix of the one that begins. */
+static int load_bases(struct objects_in *in, struct inlay_error *err)
+{
+	int r = 0, first = 0;
+
+	in->base_count = in->next_base_count;
+	in->next_base_count = 0;
+	free(in->bases);
+	in->bases = calloc(in->base_count, sizeof *in->bases);
+	if (!in->bases)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	/* All are tried, so that the sink learns of each one that is missing. */
+	for (size_t i = 0; i < in->base_count && (r == 0 || r == -ESTALE); i++) {
+		in->bases[i] = inlay_get_le64(in->item.data + 8 * i);
+		r = in->sink->basis(in->ctx, in->bases[i], INLAY_DELTA_MAX - in->prefix.len,
+				    &in->prefix, err);
+		first = first ? first : r;
+	}
+	if (first < 0 || r < 0)
+		return first < 0 ? first : r;
+	r = inlay_buf_check(&in->prefix, err);
+	if (r < 0)
+		return r;
+	in->state = AT_ITEM;
+	(void)ZSTD_DCtx_refPrefix(in->zstd, in->prefix.data, in->prefix.len);
+	return 0;
+}
+
+/* Memory for a large prefix, and the window that goes with it, are not kept. */
+static int end_frame(struct objects_in *in, struct inlay_error *err)
+{
+	in->in_frame = false;
+	in->base_count = 0;
+	if (in->prefix.cap <= PREFIX_KEPT) {
+		inlay_buf_clear(&in->prefix);
+		return 0;
+	}
+	inlay_buf_fini(&in->prefix);
+	return new_zstd(in, err);
+}
+
+static int feed_some(struct objects_in *in, ZSTD_inBuffer *from, ZSTD_outBuffer *to,
+		     struct inlay_error *err)
+{
+	if (!in->in_frame && in->next_base_count > 0) {
+		int r = in->state == AT_FRAME_END ? load_bases(in, err)
+						  : bad(err, "bases out of place");
+		if (r < 0)
+			return r;
+	}
+	in->in_frame = true;
+	size_t left = ZSTD_decompressStream(in->zstd, to, from);
+	if (ZSTD_isError(left))
+		return inlay_error_set(err, -EPROTO, "object stream: %s", ZSTD_getErrorName(left));
+	int r = parse(in, in->out, to->pos, err);
+	return r == 0 && left == 0 ? end_frame(in, err) : r;
+}
+
 int objects_in_feed(struct objects_in *in, const void *bytes, size_t len, struct inlay_error *err)
 {
 	ZSTD_inBuffer from = {bytes, len, 0};
@@ -397,11 +574,11 @@ int objects_in_feed(struct objects_in *in, const void *bytes, size_t len, struct
 	do {
 		to = (ZSTD_outBuffer){in->out, in->out_cap, 0};
 		size_t before = from.pos;
-		size_t left = ZSTD_decompressStream(in->zstd, &to, &from);
-		if (ZSTD_isError(left))
-			return inlay_error_set(err, -EPROTO, "object stream: %s",
-					       ZSTD_getErrorName(left));
-		int r = parse(in, in->out, to.pos, err);
+		int r = feed_some(in, &from, &to, err);
+		/* What another basis gives is no stream at all; the peer is not to blame for it. */
+		if (r == -EPROTO && in->base_count > 0)
+			return inlay_error_set(err, -ESTALE,
+					       "a difference does not fit to what is here");
 		if (r < 0)
 			return r;
 		if (to.pos == 0 && from.pos == before)

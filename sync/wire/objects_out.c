@@ -12,10 +12,17 @@ enum {
 	ITEM_BLOB = 1,
 	ITEM_TREE = 2,
 	ITEM_END = 3,
+	ITEM_BASES = 4,
+	ITEM_PATCH = 5,
 	EMIT_BYTES = 256 << 10,
 	SMALL_WINDOW_LOG = 19, /* for a change set: both ends stay small */
 	FIRST_WINDOW_LOG = 24, /* for a first sync: 16 MiB */
 	LDM_BYTES = 4 << 20,   /* above this much, matches far back are worth looking for */
+	MIN_WINDOW_LOG = 12,
+	KEPT_WINDOW_LOG = 24,
+	DELTA_LDM_BYTES = 256 << 10, /* the same, with a prefix */
+	DELTA_TABLE_LOG = 20,
+	TREES_ROOM = 4096, /* directories come in the last frame */
 };
 
 int objects_out_init(struct objects_out *o,
@@ -29,7 +36,7 @@ int objects_out_init(struct objects_out *o,
 		objects_out_fini(o);
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	}
-	return objects_out_tune(o, 0, 3, err);
+	return objects_out_frame(o, &(struct objects_frame){.level = 3}, err);
 }
 
 void objects_out_fini(struct objects_out *o)
@@ -37,7 +44,9 @@ void objects_out_fini(struct objects_out *o)
 	ZSTD_freeCCtx(o->zstd);
 	free(o->out);
 	inlay_idset_fini(&o->numbers);
+	inlay_idset_fini(&o->ended);
 	inlay_buf_fini(&o->item);
+	inlay_buf_fini(&o->prefix);
 	*o = (struct objects_out){0};
 }
 
@@ -63,46 +72,119 @@ static int compress(struct objects_out *o, const void *bytes, size_t len, ZSTD_E
 		size_t left = ZSTD_compressStream2(o->zstd, &out, &in, mode);
 		if (ZSTD_isError(left))
 			return inlay_error_set(err, -EIO, "zstd: %s", ZSTD_getErrorName(left));
+		o->packed += out.pos - o->out_len;
 		o->out_len = out.pos;
-		bool done = mode == ZSTD_e_continue ? in.pos == in.size : left == 0;
-		if (done && mode == ZSTD_e_continue)
+		if (mode == ZSTD_e_continue ? in.pos == in.size : left == 0)
 			return 0;
-		int r = done || o->out_len == EMIT_BYTES ? emit(o, err) : 0;
-		if (r < 0 || done)
+		int r = o->out_len == EMIT_BYTES ? emit(o, err) : 0;
+		if (r < 0)
 			return r;
 	}
 }
 
-static unsigned bit_length(uint64_t v)
+/* ---- frames ---- */
+
+static int log2_above(uint64_t v)
 {
-	return v ? 64 - (unsigned)__builtin_clzll(v) : 0;
+	return v > 1 ? 64 - __builtin_clzll(v - 1) : 0;
 }
 
-int objects_out_tune(struct objects_out *o, uint64_t expected_bytes, int level,
-		     struct inlay_error *err)
+static int at_least(int v, int min)
 {
-	int window = SMALL_WINDOW_LOG;
+	return v < min ? min : v;
+}
 
-	if (expected_bytes > 1u << SMALL_WINDOW_LOG) {
-		unsigned want = bit_length(expected_bytes - 1);
-		window = want > FIRST_WINDOW_LOG ? FIRST_WINDOW_LOG : (int)want;
-	}
-	if (level == o->level && window == o->window_log)
-		return 0;
+static int at_most(int v, int max)
+{
+	return v > max ? max : v;
+}
+
+static void set(struct objects_out *o, ZSTD_cParameter what, int value)
+{
+	(void)ZSTD_CCtx_setParameter(o->zstd, what, value);
+}
+
+/* Ends the frame at hand. A context that had large tables keeps them; they go with it. */
+static int close_frame(struct objects_out *o, struct inlay_error *err)
+{
 	int r = o->level ? compress(o, NULL, 0, ZSTD_e_end, err) : 0;
+
+	inlay_buf_fini(&o->prefix);
+	o->prefixed = false;
 	if (r < 0)
 		return r;
-	(void)ZSTD_CCtx_reset(o->zstd, ZSTD_reset_session_and_parameters);
-	(void)ZSTD_CCtx_setParameter(o->zstd, ZSTD_c_compressionLevel, level);
-	(void)ZSTD_CCtx_setParameter(o->zstd, ZSTD_c_windowLog, window);
-	(void)ZSTD_CCtx_setParameter(o->zstd, ZSTD_c_enableLongDistanceMatching,
-				     expected_bytes > LDM_BYTES);
-	o->level = level;
+	if (o->window_log <= KEPT_WINDOW_LOG) {
+		(void)ZSTD_CCtx_reset(o->zstd, ZSTD_reset_session_and_parameters);
+		return 0;
+	}
+	ZSTD_freeCCtx(o->zstd);
+	o->zstd = ZSTD_createCCtx();
+	return o->zstd ? 0 : inlay_error_set(err, -ENOMEM, "out of memory");
+}
+
+static int put_bases(struct objects_out *o, const struct objects_frame *f, struct inlay_error *err)
+{
+	inlay_buf_clear(&o->item);
+	inlay_buf_u8(&o->item, ITEM_BASES);
+	inlay_buf_varint(&o->item, f->bases->count);
+	for (size_t i = 0; i < f->bases->count; i++)
+		inlay_buf_u64(&o->item, inlay_digest_prefix(&f->bases->members[i]));
+	int r = inlay_buf_check(&o->item, err);
+	return r < 0 ? r : compress(o, o->item.data, o->item.len, ZSTD_e_continue, err);
+}
+
+static int open_prefixed(struct objects_out *o, const struct objects_frame *f,
+			 struct inlay_error *err)
+{
+	uint64_t bytes = f->prefix->len + f->bytes;
+	int window = at_least(log2_above(bytes + TREES_ROOM), MIN_WINDOW_LOG);
+
+	if (bytes > INLAY_DELTA_MAX || f->bases->count > INLAY_DELTA_BASES_MAX)
+		return inlay_error_set(err, -EINVAL, "a prefix that is too large");
+	int r = put_bases(o, f, err);
+	if (r == 0)
+		r = close_frame(o, err);
+	if (r < 0)
+		return r;
+	o->level = f->level;
+	o->window_log = at_most(window, INLAY_ZSTD_WINDOW_LOG);
+	o->prefixed = true;
+	o->prefix = *f->prefix;
+	*f->prefix = (struct inlay_buf){0};
+	set(o, ZSTD_c_compressionLevel, f->level);
+	set(o, ZSTD_c_windowLog, o->window_log);
+	set(o, ZSTD_c_checksumFlag, 1);
+	set(o, ZSTD_c_enableLongDistanceMatching, bytes > DELTA_LDM_BYTES);
+	/* zstd's own tables for a low level forget most of a large prefix; at a high one they are larger than
+	 * this already. */
+	if (f->level <= 3) {
+		set(o, ZSTD_c_hashLog, at_most(o->window_log, DELTA_TABLE_LOG));
+		set(o, ZSTD_c_chainLog, at_most(o->window_log, DELTA_TABLE_LOG));
+	}
+	size_t bad = ZSTD_CCtx_refPrefix(o->zstd, o->prefix.data, o->prefix.len);
+	return ZSTD_isError(bad) ? inlay_error_set(err, -EIO, "zstd: %s", ZSTD_getErrorName(bad))
+				 : 0;
+}
+
+int objects_out_frame(struct objects_out *o, const struct objects_frame *f, struct inlay_error *err)
+{
+	if (f->prefix)
+		return open_prefixed(o, f, err);
+	int window = at_most(at_least(log2_above(f->bytes), SMALL_WINDOW_LOG), FIRST_WINDOW_LOG);
+	if (f->level == o->level && window == o->window_log && !o->prefixed)
+		return 0;
+	int r = close_frame(o, err);
+	if (r < 0)
+		return r;
+	set(o, ZSTD_c_compressionLevel, f->level);
+	set(o, ZSTD_c_windowLog, window);
+	set(o, ZSTD_c_enableLongDistanceMatching, f->bytes > LDM_BYTES);
+	o->level = f->level;
 	o->window_log = window;
 	return 0;
 }
 
-int objects_out_flush(struct objects_out *o, struct inlay_error *err)
+int objects_out_settle(struct objects_out *o, struct inlay_error *err)
 {
 	return compress(o, NULL, 0, ZSTD_e_flush, err);
 }
@@ -111,8 +193,13 @@ int objects_out_end(struct objects_out *o, struct inlay_error *err)
 {
 	uint8_t item = ITEM_END;
 
-	inlay_idset_fini(&o->numbers);
-	return compress(o, &item, 1, ZSTD_e_flush, err);
+	inlay_idset_fini(&o->ended);
+	o->ended = o->numbers;
+	o->numbers = (struct inlay_idset){0};
+	int r = compress(o, &item, 1, o->prefixed ? ZSTD_e_continue : ZSTD_e_flush, err);
+	if (r == 0 && o->prefixed)
+		r = objects_out_frame(o, &(struct objects_frame){.level = o->level}, err);
+	return r < 0 ? r : emit(o, err);
 }
 
 static int number(struct objects_out *o, const struct inlay_digest *id, struct inlay_error *err)
@@ -146,6 +233,48 @@ int objects_out_blob_end(struct objects_out *o, const struct inlay_digest *id,
 {
 	uint8_t drop = id ? 0 : 1;
 	int r = compress(o, &drop, 1, ZSTD_e_continue, err);
+
+	return r < 0 || !id ? r : number(o, id, err);
+}
+
+int objects_out_patch_begin(struct objects_out *o, const struct inlay_digest *basis,
+			    const struct inlay_digest *id, uint64_t size, struct inlay_error *err)
+{
+	inlay_buf_clear(&o->item);
+	inlay_buf_u8(&o->item, ITEM_PATCH);
+	inlay_buf_add(&o->item, basis->b, INLAY_DIGEST_BYTES);
+	inlay_buf_add(&o->item, id->b, INLAY_DIGEST_BYTES);
+	inlay_buf_varint(&o->item, size);
+	int r = inlay_buf_check(&o->item, err);
+	return r < 0 ? r : compress(o, o->item.data, o->item.len, ZSTD_e_continue, err);
+}
+
+int objects_out_patch_bytes(struct objects_out *o, const void *bytes, size_t len,
+			    struct inlay_error *err)
+{
+	const uint8_t *p = bytes;
+	int r = 0;
+
+	while (r == 0 && len > 0) {
+		size_t n = len < INLAY_FRAME_MAX ? len : INLAY_FRAME_MAX;
+		inlay_buf_clear(&o->item);
+		inlay_buf_varint(&o->item, n);
+		r = inlay_buf_check(&o->item, err);
+		if (r == 0)
+			r = compress(o, o->item.data, o->item.len, ZSTD_e_continue, err);
+		if (r == 0)
+			r = compress(o, p, n, ZSTD_e_continue, err);
+		p += n;
+		len -= n;
+	}
+	return r;
+}
+
+int objects_out_patch_end(struct objects_out *o, const struct inlay_digest *id,
+			  struct inlay_error *err)
+{
+	uint8_t end[2] = {0, id ? 0 : 1};
+	int r = compress(o, end, sizeof end, ZSTD_e_continue, err);
 
 	return r < 0 || !id ? r : number(o, id, err);
 }

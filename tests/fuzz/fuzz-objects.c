@@ -4,11 +4,13 @@
  * which are compressed here first (otherwise the fuzzer would hardly get past zstd); in pieces of
  * that many bytes.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include <zstd.h>
 
+#include "inlay/limits.h"
 #include "wire/objects.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,9 +63,52 @@ static int on_tree(void *ctx, const struct inlay_digest *basis, struct objects_o
 	return 0;
 }
 
+static int on_basis(void *ctx, uint64_t prefix, size_t max, struct inlay_buf *to,
+		    struct inlay_error *err)
+{
+	(void)ctx;
+	if (prefix % 4 == 0 || max < 1000)
+		return inlay_error_set(err, -ESTALE, "not here");
+	for (size_t i = 0; i < 1000; i++)
+		inlay_buf_u8(to, (uint8_t)(i * prefix));
+	return 0;
+}
+
+static int on_patch_begin(void *ctx, const struct inlay_digest *basis,
+			  const struct inlay_digest *id, uint64_t size, struct inlay_error *err)
+{
+	(void)ctx;
+	(void)basis;
+	(void)id;
+	(void)err;
+	if (size > INLAY_OBJECT_MAX)
+		abort();
+	return 0;
+}
+
+static int on_patch_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	(void)ctx;
+	(void)bytes;
+	(void)err;
+	if (len > INLAY_FRAME_MAX)
+		abort();
+	return 0;
+}
+
+static int on_patch_end(void *ctx, bool keep, struct inlay_error *err)
+{
+	(void)ctx;
+	(void)keep;
+	(void)err;
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct objects_sink sink = {on_begin, on_bytes, on_end, on_tree};
+	static const struct objects_sink sink = {on_begin,     on_bytes,       on_end,
+						 on_basis,     on_patch_begin, on_patch_bytes,
+						 on_patch_end, on_tree};
 	struct objects_in *in;
 	uint8_t packed[ZSTD_COMPRESSBOUND(4096)];
 

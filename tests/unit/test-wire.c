@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <zstd.h>
+
 #include "inlay/digest.h"
 #include "wire/conn.h"
 #include "wire/message.h"
@@ -221,6 +223,11 @@ struct received {
 	struct objects_op ops[8];
 	char names[8][16];
 	bool has_basis;
+	const char *old; /* what the receiver has as the old content; NULL = nothing */
+	struct inlay_buf patch;
+	struct inlay_digest patch_basis, patch_result;
+	uint64_t patch_size;
+	int patches_kept, patches_dropped;
 };
 
 static int on_begin(void *ctx, uint64_t size, struct inlay_error *e)
@@ -274,7 +281,52 @@ static int on_tree(void *ctx, const struct inlay_digest *basis, struct objects_o
 	return 0;
 }
 
-static const struct objects_sink sink = {on_begin, on_bytes, on_end, on_tree};
+static int on_basis(void *ctx, uint64_t prefix, size_t max, struct inlay_buf *to,
+		    struct inlay_error *e)
+{
+	struct received *r = ctx;
+
+	(void)prefix;
+	if (!r->old || strlen(r->old) > max)
+		return inlay_error_set(e, -ESTALE, "not here");
+	inlay_buf_add(to, r->old, strlen(r->old));
+	return 0;
+}
+
+static int on_patch_begin(void *ctx, const struct inlay_digest *basis,
+			  const struct inlay_digest *id, uint64_t size, struct inlay_error *e)
+{
+	struct received *r = ctx;
+
+	(void)e;
+	inlay_buf_clear(&r->patch);
+	r->patch_basis = *basis;
+	r->patch_result = *id;
+	r->patch_size = size;
+	return 0;
+}
+
+static int on_patch_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *e)
+{
+	struct received *r = ctx;
+
+	(void)e;
+	inlay_buf_add(&r->patch, bytes, len);
+	return 0;
+}
+
+static int on_patch_end(void *ctx, bool keep, struct inlay_error *e)
+{
+	struct received *r = ctx;
+
+	(void)e;
+	r->patches_kept += keep;
+	r->patches_dropped += !keep;
+	return 0;
+}
+
+static const struct objects_sink sink = {on_begin,       on_bytes,       on_end,       on_basis,
+					 on_patch_begin, on_patch_bytes, on_patch_end, on_tree};
 
 static int collect(void *ctx, const void *bytes, size_t len, struct inlay_error *e)
 {
@@ -407,6 +459,202 @@ static void a_broken_stream_is_refused(void **state)
 	inlay_buf_fini(&wire);
 }
 
+/* ---- differences ---- */
+
+static const char old_text[] = "It was the best of times, it was the worst of times, it was the "
+			       "age of wisdom, it was the age of "
+			       "foolishness, it was the epoch of belief, it was the epoch of "
+			       "incredulity, it was the season of Light";
+static const char new_text[] = "It was the best of times, it was the worst of times, it was the "
+			       "age of wisdom, it was the age of "
+			       "foolish men, it was the epoch of belief, it was the epoch of "
+			       "incredulity, it was the season of Light";
+
+/* A blob before, one as a difference, one patch, one patch that is dropped, one blob behind the end. */
+static void make_deltas(struct inlay_buf *wire, struct inlay_digest ids[4])
+{
+	struct objects_out o;
+	struct inlay_buf prefix = {0};
+	struct inlay_idset bases = {0};
+	struct inlay_digest old;
+
+	assert_ok(objects_out_init(&o, collect, wire, &err));
+	send_blob(&o, "before", &ids[0]);
+	inlay_digest_of(old_text, strlen(old_text), &old);
+	inlay_buf_add(&prefix, old_text, strlen(old_text));
+	assert_ok(inlay_idset_add(&bases, &old, &err));
+	struct objects_frame f = {
+		.level = 3, .bytes = strlen(new_text), .prefix = &prefix, .bases = &bases};
+	assert_ok(objects_out_frame(&o, &f, &err));
+	assert_null(prefix.data);
+	send_blob(&o, new_text, &ids[1]);
+	inlay_digest_of("patched", 7, &ids[2]);
+	assert_ok(objects_out_patch_begin(&o, &old, &ids[2], 7, &err));
+	assert_ok(objects_out_patch_bytes(&o, "abcdef", 6, &err));
+	assert_ok(objects_out_patch_bytes(&o, "gh", 2, &err));
+	assert_ok(objects_out_patch_end(&o, &ids[2], &err));
+	assert_ok(objects_out_patch_begin(&o, &old, &ids[3], 7, &err));
+	assert_ok(objects_out_patch_end(&o, NULL, &err));
+	assert_true(objects_out_has(&o, &ids[2]) && !objects_out_has(&o, &ids[3]));
+	assert_ok(objects_out_end(&o, &err));
+	assert_int_equal(o.ended.count, 3);
+	send_blob(&o, "behind", &ids[3]);
+	assert_ok(objects_out_end(&o, &err));
+	objects_out_fini(&o);
+	inlay_idset_fini(&bases);
+}
+
+static void differences_come_back(void **state)
+{
+	static const size_t pieces[] = {1, 3, 100000};
+	struct inlay_buf wire = {0};
+	struct inlay_digest ids[4];
+
+	(void)state;
+	make_deltas(&wire, ids);
+	for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
+		struct received r = {.old = old_text};
+		struct objects_in *in;
+		assert_ok(objects_in_new(&sink, &r, &in, &err));
+		for (size_t at = 0; at < wire.len; at += pieces[p]) {
+			size_t n = wire.len - at < pieces[p] ? wire.len - at : pieces[p];
+			assert_ok(objects_in_feed(in, wire.data + at, n, &err));
+		}
+		assert_int_equal(r.blob_count, 3);
+		assert_true(inlay_digest_equal(&r.blobs[0], &ids[0]));
+		assert_true(inlay_digest_equal(&r.blobs[1], &ids[1]));
+		assert_true(inlay_digest_equal(&r.blobs[2], &ids[3]));
+		assert_int_equal(r.patches_kept, 1);
+		assert_int_equal(r.patches_dropped, 1);
+		assert_int_equal(r.patch_size, 7);
+		objects_in_free(in);
+		inlay_buf_fini(&r.blob);
+		inlay_buf_fini(&r.patch);
+	}
+	/* 200 bytes of text that differ in a few: most of it is what the basis gives. */
+	assert_true(wire.len < 260);
+	inlay_buf_fini(&wire);
+}
+
+static void feed_deltas(const char *old, int want, size_t want_bases)
+{
+	struct inlay_buf wire = {0};
+	struct inlay_digest ids[4];
+	struct received r = {.old = old};
+	struct objects_in *in;
+	size_t count;
+
+	make_deltas(&wire, ids);
+	assert_ok(objects_in_new(&sink, &r, &in, &err));
+	assert_result(objects_in_feed(in, wire.data, wire.len, &err), want);
+	/* What came before is counted, so that it need not be sent again. */
+	assert_int_equal(objects_in_count(in), 1);
+	const uint64_t *bases = objects_in_bases(in, &count);
+	assert_int_equal(count, want_bases);
+	struct inlay_digest id;
+	inlay_digest_of(old_text, strlen(old_text), &id);
+	assert_true(bases[0] == inlay_digest_prefix(&id));
+	objects_in_free(in);
+	inlay_buf_fini(&r.blob);
+	inlay_buf_fini(&r.patch);
+	inlay_buf_fini(&wire);
+}
+
+static void a_missing_basis_is_told(void **state)
+{
+	(void)state;
+	feed_deltas(NULL, -ESTALE, 1);
+}
+
+/* The wrong basis gives bytes, but never a result that is taken for good. */
+static void a_wrong_basis_is_noticed(void **state)
+{
+	char wrong[sizeof old_text];
+
+	(void)state;
+	(void)snprintf(wrong, sizeof wrong, "%s", old_text);
+	wrong[20] ^= 1;
+	struct inlay_buf wire = {0};
+	struct inlay_digest ids[4];
+	struct received r = {.old = wrong};
+	struct objects_in *in;
+	make_deltas(&wire, ids);
+	assert_ok(objects_in_new(&sink, &r, &in, &err));
+	assert_result(objects_in_feed(in, wire.data, wire.len, &err), -ESTALE);
+	objects_in_free(in);
+	inlay_buf_fini(&r.blob);
+	inlay_buf_fini(&r.patch);
+	inlay_buf_fini(&wire);
+	/* one that is much shorter than it was */
+	feed_deltas("It", -ESTALE, 1);
+}
+
+static int feed_items(const void *items, size_t len)
+{
+	uint8_t packed[512];
+	struct received r = {.old = old_text};
+	struct objects_in *in;
+
+	size_t n = ZSTD_compress(packed, sizeof packed, items, len, 1);
+	assert_ok(objects_in_new(&sink, &r, &in, &err));
+	int result = objects_in_feed(in, packed, n, &err);
+	/* What follows bases or a whole item is another frame. */
+	if (result == 0)
+		result = objects_in_feed(in, packed, n, &err);
+	objects_in_free(in);
+	inlay_buf_fini(&r.blob);
+	inlay_buf_fini(&r.patch);
+	return result;
+}
+
+static void items_of_differences_are_pinned(void **state)
+{
+	static const uint8_t bases[] = {4, 1, 1, 2, 3, 4, 5, 6, 7, 8};
+	static const uint8_t none[] = {4, 0};
+	static const uint8_t many[] = {4, 0x81, 0x20}; /* 4097 */
+	static const uint8_t behind[] = {4, 1, 1, 2, 3, 4, 5, 6, 7, 8, 3};
+	static const uint8_t patch[] = {
+		5, 0xb0, 1, 1, 1, 1, 1, 1, 1,    1, 1, 1,    1,    1,    1,    1,    1, 1, 1,
+		1, 1,    1, 1, 1, 1, 1, 1, 1,    1, 1, 1,    1,    1,    0xd0, 2,    2, 2, 2,
+		2, 2,    2, 2, 2, 2, 2, 2, 2,    2, 2, 2,    2,    2,    2,    2,    2, 2, 2,
+		2, 2,    2, 2, 2, 2, 2, 2, 0x80, 1, 3, 0x61, 0x62, 0x63, 1,    0x64, 0, 0};
+	uint8_t bad[sizeof patch];
+
+	(void)state;
+	/* The second frame has a prefix then, and is none that was made for it: without a checksum of its
+	 * own it may still be read. */
+	assert_ok(feed_items(bases, sizeof bases));
+	assert_result(feed_items(none, sizeof none), -EPROTO);
+	assert_result(feed_items(many, sizeof many), -EPROTO);
+	assert_result(feed_items(behind, sizeof behind), -EPROTO);
+	assert_ok(feed_items(patch, sizeof patch));
+	memcpy(bad, patch, sizeof bad);
+	bad[sizeof bad - 1] = 2;
+	assert_result(feed_items(bad, sizeof bad), -EPROTO);
+	memcpy(bad, patch, sizeof bad);
+	memcpy(bad + 67, "\xff\xff\xff\x01", 4); /* a piece of 4 MiB */
+	assert_result(feed_items(bad, sizeof bad), -EPROTO);
+}
+
+static void a_nak_comes_back(void **state)
+{
+	struct inlay_buf b = {0};
+	static const uint8_t prefixes[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+	struct message_nak m = {.taken = 300, .count = 2, .prefixes = prefixes}, back;
+
+	(void)state;
+	message_encode_nak(&b, &m);
+	assert_int_equal(b.len, 18);
+	assert_memory_equal(b.data, "\xac\x02\x01\x02", 4);
+	assert_ok(message_decode_nak(b.data, b.len, &back, &err));
+	assert_int_equal(back.taken, 300);
+	assert_int_equal(back.count, 2);
+	assert_memory_equal(back.prefixes, prefixes, 16);
+	assert_result(message_decode_nak(b.data, b.len - 1, &back, &err), -EPROTO);
+	assert_result(message_decode_nak(b.data, 1, &back, &err), -EPROTO);
+	inlay_buf_fini(&b);
+}
+
 static void numbers_start_anew_behind_an_end(void **state)
 {
 	struct inlay_buf wire = {0};
@@ -449,6 +697,11 @@ int main(void)
 		cmocka_unit_test(a_longer_hello_is_understood),
 		cmocka_unit_test(objects_come_back),
 		cmocka_unit_test(a_broken_stream_is_refused),
+		cmocka_unit_test(differences_come_back),
+		cmocka_unit_test(a_missing_basis_is_told),
+		cmocka_unit_test(a_wrong_basis_is_noticed),
+		cmocka_unit_test(items_of_differences_are_pinned),
+		cmocka_unit_test(a_nak_comes_back),
 		cmocka_unit_test(numbers_start_anew_behind_an_end),
 	};
 

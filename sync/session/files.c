@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How each file of a plan travels:
+ *     known   not at all: the target has it, at this place or at another
+ *     small   as a difference to its old content, which both sides have; many share one zstd frame that
+ *             has all their old contents as its prefix
+ *     large   the same, in a frame of its own
+ *     patch   by librsync, where the target alone has the old content, or both are too large to be
+ *             held in memory: its signature is asked for
+ *     whole   in the solid stream
+ */
+#include "session/session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "inlay/cleanup.h"
+#include "session/patches.h"
+
+enum {
+	SMALL_BYTES = 256 << 10, /* old and new content of a file in a shared frame */
+	SHARED_BYTES = 8 << 20,  /* of all of them: what both ends hold in memory for it */
+	PATCH_MIN = 32 << 10,    /* below it the question costs more than the answer saves */
+	SMALL_LEVEL = 9,
+	LARGE_LEVEL = 3,
+};
+
+enum way { WAY_DONE, WAY_SMALL, WAY_LARGE, WAY_PATCH, WAY_WHOLE };
+
+struct files {
+	struct session *p;
+	struct source_consumer consumer;
+	enum way *ways;         /* one for each file of the plan */
+	struct inlay_buf old;   /* contents for a prefix */
+	struct inlay_idset ids; /* whose they are */
+};
+
+static bool is_lost(const struct session *p, const struct inlay_digest *id)
+{
+	struct inlay_digest prefix = {0};
+
+	memcpy(prefix.b, id->b, 8);
+	return inlay_idset_has(&p->lost, &prefix);
+}
+
+/* How it travels when the target does not have it. */
+static enum way way_of(struct session *p, const struct plan_file *f)
+{
+	uint64_t both = f->size + f->basis_size;
+
+	if (f->size == 0 || f->basis_size == 0 || is_lost(p, &f->basis))
+		return WAY_WHOLE;
+	if (both <= INLAY_DELTA_MAX && basis_has(&p->source->basis, &f->basis))
+		return both <= SMALL_BYTES ? WAY_SMALL : WAY_LARGE;
+	return f->size >= PATCH_MIN && f->basis_size >= PATCH_MIN ? WAY_PATCH : WAY_WHOLE;
+}
+
+bool session_needs_signatures(struct session *p)
+{
+	for (size_t i = 0; i < p->plan.file_count; i++)
+		if (!inlay_idset_has(&p->known, &p->plan.files[i].id) &&
+		    way_of(p, &p->plan.files[i]) == WAY_PATCH)
+			return true;
+	return false;
+}
+
+/* Positive: SOURCE_AGAIN. */
+static int send_one(struct files *fs, size_t i, struct inlay_error *err)
+{
+	const struct plan *plan = &fs->p->plan;
+	const struct plan_file *f = &plan->files[i];
+	int r = 0;
+
+	fs->ways[i] = WAY_DONE;
+	/* Another file with the same content may have come first. */
+	if (!sender_has(&fs->p->sender, &f->id))
+		r = source_read_path(fs->p->source, plan_path(plan, f), &f->id, &fs->consumer, err);
+	session_file_done(fs->p, f->size);
+	return r;
+}
+
+/* Adds the file's old content to the prefix; false when it cannot be had after all. */
+static bool add_old(struct files *fs, size_t i)
+{
+	const struct plan_file *f = &fs->p->plan.files[i];
+
+	if (inlay_idset_has(&fs->ids, &f->basis))
+		return true;
+	if (basis_get(&fs->p->source->basis, &f->basis, &fs->old) &&
+	    inlay_idset_add(&fs->ids, &f->basis, NULL) == 0)
+		return true;
+	fs->ways[i] = WAY_WHOLE;
+	return false;
+}
+
+static int open_frame(struct files *fs, uint64_t bytes, int level, struct inlay_error *err)
+{
+	struct objects_frame f = {.level = fs->p->o->level ? fs->p->o->level : level,
+				  .bytes = bytes,
+				  .prefix = &fs->old,
+				  .bases = &fs->ids};
+	int r = inlay_buf_check(&fs->old, err);
+
+	if (r == 0)
+		r = sender_delta(&fs->p->sender, &f, err);
+	inlay_buf_clear(&fs->old);
+	inlay_idset_fini(&fs->ids);
+	return r;
+}
+
+/* As many small files as fit into one frame, from *at on. */
+static int send_shared(struct files *fs, size_t *at, struct inlay_error *err)
+{
+	const struct plan *plan = &fs->p->plan;
+	uint64_t bytes = 0;
+	size_t end = *at;
+	int r = 0;
+
+	for (; end < plan->file_count && fs->ids.count < INLAY_DELTA_BASES_MAX; end++) {
+		const struct plan_file *f = &plan->files[end];
+		if (fs->ways[end] != WAY_SMALL)
+			continue;
+		if (fs->old.len + bytes + f->basis_size + f->size > SHARED_BYTES)
+			break;
+		if (add_old(fs, end))
+			bytes += f->size;
+	}
+	if (fs->ids.count > 0)
+		r = open_frame(fs, bytes, SMALL_LEVEL, err);
+	for (; r == 0 && *at < end; ++*at)
+		if (fs->ways[*at] == WAY_SMALL)
+			r = send_one(fs, *at, err);
+	return r;
+}
+
+static int send_large(struct files *fs, size_t i, struct inlay_error *err)
+{
+	if (!add_old(fs, i))
+		return 0;
+	int r = open_frame(fs, fs->p->plan.files[i].size, LARGE_LEVEL, err);
+	return r == 0 ? send_one(fs, i, err) : r;
+}
+
+/* A signature for each of some files, then what differs. */
+static int send_patches(struct files *fs, size_t *at, struct inlay_error *err)
+{
+	enum { AT_ONCE = 64 }; /* so many signatures are in memory */
+	const struct plan *plan = &fs->p->plan;
+	struct inlay_buf signatures[AT_ONCE] = {0};
+	const struct plan_file *files[AT_ONCE];
+	size_t which[AT_ONCE], count = 0;
+	int r = 0;
+
+	for (; *at < plan->file_count && count < AT_ONCE; ++*at) {
+		if (fs->ways[*at] != WAY_PATCH)
+			continue;
+		which[count] = *at;
+		files[count++] = &plan->files[*at];
+	}
+	if (count > 0)
+		r = patches_ask(&fs->p->client, files, count, signatures, err);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		bool sent = false;
+		if (!sender_has(&fs->p->sender, &files[i]->id))
+			r = patches_send(&fs->p->sender, plan, files[i], &signatures[i], &sent,
+					 err);
+		inlay_buf_fini(&signatures[i]);
+		fs->ways[which[i]] = sent ? WAY_DONE : WAY_WHOLE;
+		if (sent)
+			session_file_done(fs->p, files[i]->size);
+	}
+	for (size_t i = 0; i < count; i++)
+		inlay_buf_fini(&signatures[i]);
+	return r;
+}
+
+static int send_whole(struct files *fs, struct inlay_error *err)
+{
+	const struct plan *plan = &fs->p->plan;
+	uint64_t bytes = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < plan->file_count; i++)
+		if (fs->ways[i] == WAY_WHOLE)
+			bytes += plan->files[i].size;
+	if (bytes > 0)
+		r = sender_whole(&fs->p->sender, bytes, fs->p->o->level, err);
+	for (size_t i = 0; r == 0 && i < plan->file_count; i++)
+		if (fs->ways[i] == WAY_WHOLE)
+			r = send_one(fs, i, err);
+	return r;
+}
+
+static int send_all(struct files *fs, struct inlay_error *err)
+{
+	const size_t count = fs->p->plan.file_count;
+	int r = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct plan_file *f = &fs->p->plan.files[i];
+		if (!sender_has(&fs->p->sender, &f->id)) {
+			fs->ways[i] = way_of(fs->p, f);
+			continue;
+		}
+		sender_count_known(&fs->p->sender, f->size);
+		session_file_done(fs->p, f->size);
+	}
+	for (size_t at = 0; r == 0 && at < count;)
+		r = send_shared(fs, &at, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (fs->ways[i] == WAY_LARGE)
+			r = send_large(fs, i, err);
+	for (size_t at = 0; r == 0 && at < count;)
+		r = send_patches(fs, &at, err);
+	return r == 0 ? send_whole(fs, err) : r;
+}
+
+int session_send_files(struct session *p, struct inlay_error *err)
+{
+	struct files fs = {.p = p, .consumer = sender_consumer(&p->sender)};
+
+	p->progress.files_done = p->progress.bytes_done = 0;
+	p->progress.files_total = p->plan.file_count;
+	p->progress.bytes_total = p->plan.file_bytes;
+	if (p->plan.file_count == 0)
+		return 0;
+	fs.ways = calloc(p->plan.file_count, sizeof *fs.ways);
+	if (!fs.ways)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	int r = send_all(&fs, err);
+	free(fs.ways);
+	inlay_buf_fini(&fs.old);
+	inlay_idset_fini(&fs.ids);
+	return r;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "delta/basis.h"
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+
+static struct inlay_error err;
+static char dir_name[] = "/tmp/inlay-basis-XXXXXX";
+static int dir = -1;
+
+static int setup(void **state)
+{
+	(void)state;
+	memcpy(dir_name, "/tmp/inlay-basis-XXXXXX", sizeof dir_name);
+	if (!mkdtemp(dir_name))
+		return -1;
+	dir = open(dir_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	(void)close(dir);
+	return inlay_remove_tree(AT_FDCWD, dir_name, NULL);
+}
+
+static struct inlay_digest content(uint8_t *buf, size_t len, unsigned n)
+{
+	struct inlay_digest id;
+
+	memset(buf, (int)n, len);
+	memcpy(buf, &n, sizeof n);
+	inlay_digest_of(buf, len, &id);
+	return id;
+}
+
+static void contents_come_back_also_later(void **state)
+{
+	struct basis b;
+	struct inlay_buf got = {0};
+	static uint8_t buf[100000];
+
+	(void)state;
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	struct inlay_digest small = content(buf, 5000, 1);
+	assert_false(basis_has(&b, &small));
+	basis_put(&b, buf, 5000);
+	struct inlay_digest large = content(buf, sizeof buf, 2);
+	basis_put_begin(&b, sizeof buf);
+	basis_put_bytes(&b, buf, 40000);
+	basis_put_bytes(&b, buf + 40000, sizeof buf - 40000);
+	basis_put_end(&b, true);
+	basis_put_begin(&b, 7);
+	basis_put_bytes(&b, "dropped", 7);
+	basis_put_end(&b, false);
+	struct inlay_digest dropped;
+	inlay_digest_of("dropped", 7, &dropped);
+	basis_fini(&b);
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	assert_true(basis_has(&b, &small) && basis_has(&b, &large));
+	assert_false(basis_has(&b, &dropped));
+	inlay_buf_add(&got, "before", 6);
+	assert_true(basis_get(&b, &large, &got));
+	assert_int_equal(got.len, 6 + sizeof buf);
+	assert_memory_equal(got.data + 6, buf, sizeof buf);
+	inlay_buf_fini(&got);
+	basis_fini(&b);
+}
+
+static void the_cap_holds_and_what_is_used_stays(void **state)
+{
+	enum { CAP = 4 << 20, SIZE = 50000, COUNT = 400 };
+	static uint8_t buf[SIZE];
+	struct basis b;
+
+	(void)state;
+	basis_init(&b, dir, CAP);
+	struct inlay_digest used = content(buf, SIZE, 0);
+	basis_put(&b, buf, SIZE);
+	struct inlay_digest unused = content(buf, SIZE, 1000), last = unused;
+	basis_put(&b, buf, SIZE);
+	for (unsigned i = 1; i < COUNT; i++) {
+		struct inlay_buf got = {0};
+		last = content(buf, SIZE, i);
+		basis_put(&b, buf, SIZE);
+		assert_true(basis_get(&b, &used, &got));
+		inlay_buf_fini(&got);
+	}
+	assert_true(basis_has(&b, &last));
+	assert_true(basis_has(&b, &used));
+	assert_false(basis_has(&b, &unused));
+	struct inlay_store_usage young, old;
+	assert_ok(inlay_store_usage(b.young, &young, &err));
+	assert_ok(inlay_store_usage(b.old, &old, &err));
+	assert_true(young.pack_bytes + old.pack_bytes <= CAP);
+	assert_true(young.objects + old.objects > CAP / SIZE / 3);
+	basis_fini(&b);
+}
+
+static void what_is_too_large_is_not_kept(void **state)
+{
+	struct basis b;
+	static uint8_t buf[1 << 20];
+
+	(void)state;
+	basis_init(&b, dir, 4 << 20);
+	struct inlay_digest id = content(buf, sizeof buf, 1);
+	basis_put(&b, buf, sizeof buf);
+	assert_false(basis_has(&b, &id));
+	basis_put_begin(&b, BASIS_OBJECT_MAX + 1);
+	basis_put_bytes(&b, buf, sizeof buf);
+	basis_put_end(&b, true);
+	basis_fini(&b);
+	/* a cap of nothing makes nothing */
+	basis_init(&b, dir, 0);
+	id = content(buf, 10, 2);
+	basis_put(&b, buf, 10);
+	assert_false(basis_has(&b, &id));
+	basis_fini(&b);
+}
+
+/* Bytes of the first pack are destroyed: what they were cannot be had, and nothing else happens. */
+static void damage_is_no_content(void **state)
+{
+	struct basis b;
+	struct inlay_buf got = {0};
+	static uint8_t buf[5000];
+
+	(void)state;
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	struct inlay_digest id = content(buf, sizeof buf, 1);
+	basis_put(&b, buf, sizeof buf);
+	basis_fini(&b);
+	int fd = openat(dir, "basis/packs/00000001.pack", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "damage", 6, 2000), 6);
+	(void)close(fd);
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	inlay_buf_add(&got, "kept", 4);
+	assert_false(basis_get(&b, &id, &got));
+	assert_int_equal(got.len, 4);
+	/* It can be put again. */
+	basis_put(&b, buf, sizeof buf);
+	assert_true(basis_get(&b, &id, &got));
+	inlay_buf_fini(&got);
+	basis_fini(&b);
+}
+
+/* It is a cache: it may be deleted or be no store at all. */
+static void a_lost_cache_is_made_anew(void **state)
+{
+	struct basis b;
+	static uint8_t buf[5000];
+	struct inlay_digest id = content(buf, sizeof buf, 1);
+
+	(void)state;
+	assert_int_equal(mkdirat(dir, "basis", 0700), 0);
+	int fd = openat(dir, "basis/format", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(write(fd, "nonsense", 8), 8);
+	(void)close(fd);
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	basis_put(&b, buf, sizeof buf);
+	assert_true(basis_has(&b, &id));
+	basis_fini(&b);
+	assert_ok(inlay_remove_tree(dir, "basis", &err));
+	basis_init(&b, dir, BASIS_DEFAULT_BYTES);
+	assert_false(basis_has(&b, &id));
+	basis_put(&b, buf, sizeof buf);
+	assert_true(basis_has(&b, &id));
+	basis_fini(&b);
+}
+
+static void the_size_can_be_configured(void **state)
+{
+	uint64_t size;
+
+	(void)state;
+	(void)unsetenv("INLAY_BASIS_SIZE");
+	assert_ok(basis_configured(&size, &err));
+	assert_true(size == BASIS_DEFAULT_BYTES);
+	(void)setenv("INLAY_BASIS_SIZE", "0", 1);
+	assert_ok(basis_configured(&size, &err));
+	assert_int_equal(size, 0);
+	(void)setenv("INLAY_BASIS_SIZE", "much", 1);
+	assert_result(basis_configured(&size, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "INLAY_BASIS_SIZE"));
+	(void)unsetenv("INLAY_BASIS_SIZE");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(contents_come_back_also_later, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_cap_holds_and_what_is_used_stays, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(what_is_too_large_is_not_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(damage_is_no_content, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_lost_cache_is_made_anew, setup, teardown),
+		cmocka_unit_test(the_size_can_be_configured),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
