@@ -5,7 +5,7 @@
  * sync/ is state in motion:
  *     cmd/        one file for each subcommand: parse, call, print
  *     session/    the asking side (push, client, source) and the serving side (serve)
- *     transport/  ways to a host: a local child, ssh
+ *     transport/  ways to a host: a local child, ssh, libssh2
  *     wire/       frames, messages, the object stream: bytes <-> structs
  */
 #include <signal.h>
@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "transport/ssh2.h"
 
 static const struct command commands[] = {
 	{"sync", cmd_sync, "make a folder appear on a host, as one change set"},
@@ -52,6 +53,9 @@ int main(int argc, char **argv)
 		usage(stdout);
 		return INLAY_EXIT_OK;
 	}
+	/* Not for people: the libssh2 transport starts us anew. */
+	if (strcmp(name, SSH2_CHILD) == 0)
+		ssh2_main();
 	if (strcmp(name, "--version") == 0)
 		name = "version";
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)

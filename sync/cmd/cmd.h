@@ -28,6 +28,9 @@ struct common {
 	const char *state;        /* --state or its default, absolute; set by common_finish */
 	const char *remote_state; /* --remote-state */
 	const char *rsh;          /* -e, INLAY_SSH */
+	const char *transport;    /* --transport, INLAY_TRANSPORT */
+	enum transport_kind transport_kind;
+	unsigned hosts; /* that this run is about; for the transport */
 	struct inlay_buf state_buf, host_state_buf;
 };
 
@@ -36,11 +39,13 @@ enum common_option {
 	OPT_JSON = 1000,
 	OPT_STATE,
 	OPT_REMOTE_STATE,
+	OPT_TRANSPORT,
 	OPT_FIRST_OWN, /* commands number their long options from here */
 };
 #define COMMON_OPTIONS                                                                        \
 	{"json", no_argument, NULL, OPT_JSON}, {"state", required_argument, NULL, OPT_STATE}, \
 		{"remote-state", required_argument, NULL, OPT_REMOTE_STATE},                  \
+		{"transport", required_argument, NULL, OPT_TRANSPORT},                        \
 		{"rsh", required_argument, NULL, 'e'}, {"verbose", no_argument, NULL, 'v'},   \
 		{"quiet", no_argument, NULL, 'q'},                                            \
 	{                                                                                     \
@@ -49,6 +54,7 @@ enum common_option {
 #define COMMON_SHORT "e:vqh"
 #define COMMON_HELP                                                                      \
 	"  -e, --rsh CMD          the ssh command, with its options (INLAY_SSH)\n"       \
+	"      --transport T      auto, openssh or libssh2 (INLAY_TRANSPORT)\n"          \
 	"      --state DIR        keep all state below DIR (INLAY_STATE)\n"              \
 	"      --remote-state DIR the same on the host\n"                                \
 	"      --json             print JSON\n"                                          \

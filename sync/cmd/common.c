@@ -12,7 +12,7 @@
 #include "inlay/text.h"
 #include "session/source.h"
 
-enum { INSTALL_ATTEMPTS = 2 };
+enum { ATTEMPTS = 3 }; /* another transport, an installation, the question */
 
 bool common_take(struct common *c, int option)
 {
@@ -25,6 +25,9 @@ bool common_take(struct common *c, int option)
 		return true;
 	case OPT_REMOTE_STATE:
 		c->remote_state = optarg;
+		return true;
+	case OPT_TRANSPORT:
+		c->transport = optarg;
 		return true;
 	case 'e':
 		c->rsh = optarg;
@@ -49,6 +52,16 @@ int common_finish(struct common *c, struct inlay_error *err)
 
 	if (!c->rsh && ssh && *ssh)
 		c->rsh = ssh;
+	if (!c->transport)
+		c->transport = getenv("INLAY_TRANSPORT");
+	if (c->transport && *c->transport &&
+	    !transport_kind_parse(c->transport, &c->transport_kind)) {
+		int r = inlay_error_set(
+			err, -EINVAL, "the transport is auto, openssh, libssh2 or local, not '%s'",
+			c->transport);
+		(void)inlay_error_set_exit(err, INLAY_EXIT_USAGE);
+		return r;
+	}
 	if (c->state)
 		inlay_buf_printf(&c->state_buf, "%s", c->state);
 	else {
@@ -80,7 +93,9 @@ static void note(void *ctx, const char *text)
 
 struct transport_options common_transport(const struct common *c, const struct target *t)
 {
-	return (struct transport_options){.host = t->host,
+	return (struct transport_options){.kind = c->transport_kind,
+					  .hosts = c->hosts,
+					  .host = t->host,
 					  .port = t->port,
 					  .ssh = c->rsh,
 					  .state = (const char *)c->host_state_buf.data,
@@ -144,7 +159,7 @@ int common_ask(const struct common *c, const struct target *t, const struct mess
 {
 	int r = CLIENT_AGAIN;
 
-	for (int i = 0; i < INSTALL_ATTEMPTS && r == CLIENT_AGAIN; i++)
+	for (int i = 0; i < ATTEMPTS && r == CLIENT_AGAIN; i++)
 		r = ask_once(c, t, open, request, row, ctx, err);
 	if (r == CLIENT_FAILED)
 		return err->code;

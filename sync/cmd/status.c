@@ -210,6 +210,7 @@ int cmd_status(int argc, char **argv)
 	}
 	if (common_finish(&o.common, &err) < 0)
 		return common_fail(&o.common, &err);
+	o.common.hosts = (unsigned)(argc - optind);
 	if (optind == argc)
 		code = remembered(&o);
 	for (int i = optind; i < argc; i++) {

@@ -217,6 +217,8 @@ static int ended(struct client *c, struct inlay_error *err)
 	inlay_buf_add(&noise, c->conn.in.data + c->conn.in_at, c->conn.in.len - c->conn.in_at);
 	conn_fini(&c->conn);
 	int r = transport_explain(&c->transport, &c->options, &noise, machine, err);
+	if (r == TRANSPORT_UNFIT)
+		return CLIENT_AGAIN;
 	if (r != TRANSPORT_NO_AGENT)
 		return r;
 	r = transport_install(&c->options, machine, err);

@@ -49,7 +49,8 @@ void client_kill(struct client *c);
 
 /* Positive results. */
 enum {
-	CLIENT_AGAIN = 1,  /* inlayd was installed: close, open and ask anew */
+	CLIENT_AGAIN =
+		1, /* inlayd was installed, or another transport is taken: close, open and ask anew */
 	CLIENT_FAILED = 2, /* the host could not do it: c->failed, and *err is set */
 };
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -12,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,9 +19,11 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "transport/agents.h"
+#include "transport/children.h"
+#include "transport/choose.h"
+#include "transport/ssh2.h"
 
 enum {
-	ARGS_MAX = 1024,
 	LAST_WORDS_MAX = 4096,
 	SSH_FAILED = 255, /* ssh(1): its own failure, not the command's */
 };
@@ -32,78 +32,50 @@ enum {
 
 extern char **environ;
 
-/* ---- arguments ---- */
+/* ---- names ---- */
 
-struct args {
-	char *argv[ARGS_MAX];
-	size_t count;
-	bool failed;
-};
+static const char *const kinds[] = {"auto", "local", "openssh", "libssh2"};
 
-static void args_fini(struct args *a)
+bool transport_kind_parse(const char *text, enum transport_kind *ret)
 {
-	for (size_t i = 0; i < a->count; i++)
-		free(a->argv[i]);
-}
-INLAY_DEFINE_FINI(struct args, args_fini)
-
-static void add(struct args *a, const char *text)
-{
-	char *copy = a->count + 1 < ARGS_MAX ? strdup(text) : NULL;
-
-	if (copy)
-		a->argv[a->count++] = copy;
-	else
-		a->failed = true;
-}
-
-/* "ssh -p 22": split at blanks, as rsync's -e is; quotes group. */
-static void add_split(struct args *a, const char *command)
-{
-	auto_buf struct inlay_buf word = {0};
-	char quote = 0;
-	bool in_word = false;
-
-	for (const char *p = command; *p; p++) {
-		if (quote ? *p == quote : (*p == '\'' || *p == '"')) {
-			quote = quote ? 0 : *p;
-			in_word = true;
-		} else if (!quote && (*p == ' ' || *p == '\t')) {
-			if (in_word)
-				add(a, inlay_buf_cstr(&word));
-			inlay_buf_clear(&word);
-			in_word = false;
-		} else {
-			inlay_buf_u8(&word, (uint8_t)*p);
-			in_word = true;
+	for (unsigned i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		if (strcmp(text, kinds[i]) == 0) {
+			*ret = (enum transport_kind)i;
+			return true;
 		}
 	}
-	if (in_word)
-		add(a, inlay_buf_cstr(&word));
+	return false;
 }
+
+const char *transport_kind_name(enum transport_kind kind)
+{
+	return kinds[kind];
+}
+
+/* ---- what is run ---- */
 
 /* Everything that could talk, forward or ask in between is off. Questions (a new host key, a passphrase)
  * are for a person: without a terminal they are refused at once. */
-static void add_ssh(struct args *a, const struct transport_options *o, bool compress)
+static void add_ssh(struct child_args *a, const struct transport_options *o, bool compress)
 {
-	add_split(a, o->ssh ? o->ssh : "ssh");
-	add(a, "-T");
+	child_add_split(a, o->ssh ? o->ssh : "ssh");
+	child_add(a, "-T");
 	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
-		add(a, "-oBatchMode=yes");
-	add(a, "-oClearAllForwardings=yes");
-	add(a, "-oForwardAgent=no");
-	add(a, "-oForwardX11=no");
-	add(a, "-oRemoteCommand=none");
-	add(a, "-oPermitLocalCommand=no");
-	add(a, "-oServerAliveInterval=15");
-	add(a, "-oConnectTimeout=20");
-	add(a, compress ? "-oCompression=yes" : "-oCompression=no");
+		child_add(a, "-oBatchMode=yes");
+	child_add(a, "-oClearAllForwardings=yes");
+	child_add(a, "-oForwardAgent=no");
+	child_add(a, "-oForwardX11=no");
+	child_add(a, "-oRemoteCommand=none");
+	child_add(a, "-oPermitLocalCommand=no");
+	child_add(a, "-oServerAliveInterval=15");
+	child_add(a, "-oConnectTimeout=20");
+	child_add(a, compress ? "-oCompression=yes" : "-oCompression=no");
 	if (o->port) {
-		add(a, "-p");
-		add(a, o->port);
+		child_add(a, "-p");
+		child_add(a, o->port);
 	}
-	add(a, "--");
-	add(a, o->host);
+	child_add(a, "--");
+	child_add(a, o->host);
 }
 
 /* What a remote shell gets between single quotes. */
@@ -149,41 +121,8 @@ static int agent_command(const struct transport_options *o, const char *verb, co
 
 /* ---- the child ---- */
 
-static int spawn(struct args *a, int in_fd, int out_fd, int err_fd, pid_t *ret,
-		 struct inlay_error *err)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none;
-
-	if (a->failed || a->count == 0)
-		return inlay_error_set(err, -EINVAL, "the ssh command is empty or too long");
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawn_file_actions_adddup2(&actions, in_fd, 0);
-	(void)posix_spawn_file_actions_adddup2(&actions, out_fd, 1);
-	(void)posix_spawn_file_actions_adddup2(&actions, err_fd, 2);
-	(void)sigemptyset(&none);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	/* A group of its own, so that Ctrl-C reaches us alone and we can end in order. A passphrase can
-	 * still be asked for on the terminal: ssh's group is then stopped by the terminal, so with one the
-	 * child stays in ours. */
-	short flags = POSIX_SPAWN_SETSIGMASK;
-	if (!isatty(STDIN_FILENO))
-		flags |= POSIX_SPAWN_SETPGROUP;
-	(void)posix_spawnattr_setflags(&attr, flags);
-	int r = posix_spawnp(ret, a->argv[0], &actions, &attr, a->argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attr);
-	if (r != 0) {
-		r = inlay_error_sys(err, -r, "start %s", a->argv[0]);
-		(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
-		return r;
-	}
-	return 0;
-}
-
-static int local_args(const struct transport_options *o, struct args *a, struct inlay_error *err)
+static int local_args(const struct transport_options *o, struct child_args *a,
+		      struct inlay_error *err)
 {
 	struct utsname u;
 	struct agent agent;
@@ -196,28 +135,75 @@ static int local_args(const struct transport_options *o, struct args *a, struct 
 				       u.machine);
 	if (r < 0)
 		return r;
-	add(a, agent.path);
-	add(a, "serve");
+	child_add(a, agent.path);
+	child_add(a, "serve");
 	if (o->state) {
-		add(a, "--state");
-		add(a, o->state);
+		child_add(a, "--state");
+		child_add(a, o->state);
 	}
+	return 0;
+}
+
+/* Our own ssh: this program again, so that nothing of this process is in the one that talks to the host. What
+ * it needs to know comes in a memory file, never in arguments. */
+static int libssh2_args(const struct inlay_buf *conf, const struct inlay_buf *command,
+			struct child_args *a, int *ret_extra, struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+	auto_close int fd = memfd_create("inlay-ssh2", MFD_CLOEXEC);
+
+	child_add(a, "/proc/self/exe");
+	child_add(a, SSH2_CHILD);
+	inlay_buf_printf(&b, SSH2_COMMAND "%s\n", (const char *)command->data);
+	inlay_buf_add(&b, conf->data, conf->len);
+	if (fd < 0)
+		return inlay_error_sys(err, -errno, "make a memory file");
+	int r = inlay_buf_check(&b, err);
+	if (r == 0)
+		r = inlay_write_all(fd, b.data, b.len, "the settings", err);
+	if (r == 0)
+		*ret_extra = take_fd(fd);
+	return r;
+}
+
+/* What runs the command on the host. */
+static int host_args(const struct transport_options *o, const struct inlay_buf *command,
+		     bool compress, struct child_args *a, int *ret_extra,
+		     enum transport_kind *ret_kind, struct inlay_error *err)
+{
+	auto_of(choice_fini) struct choice c = {0};
+	int r = choose_transport(o, &c, err);
+
+	if (r < 0)
+		return r;
+	*ret_kind = c.kind;
+	if (c.kind == TRANSPORT_LIBSSH2)
+		return libssh2_args(&c.conf, command, a, ret_extra, err);
+	add_ssh(a, o, compress);
+	child_add(a, (const char *)command->data);
 	return 0;
 }
 
 int transport_open(const struct transport_options *o, struct transport *ret,
 		   struct inlay_error *err)
 {
-	auto_of(args_fini) struct args a = {0};
+	auto_of(child_args_fini) struct child_args a = {0};
 	auto_buf struct inlay_buf command = {0};
-	struct transport t = {.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1, .ssh = o->host};
+	auto_close int extra = -1;
+	struct transport t = {
+		.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1, .kind = TRANSPORT_LOCAL};
 	int pair[2], r;
 
-	if (o->host) {
-		add_ssh(&a, o, false);
+	if (o->host && o->kind == TRANSPORT_LOCAL) {
+		r = inlay_error_set(err, -EINVAL, "%s is a host: '--transport local' is for paths",
+				    o->host);
+		(void)inlay_error_set_exit(err, INLAY_EXIT_USAGE);
+	} else if (o->host) {
 		r = agent_command(o, "serve", "echo \"" NO_AGENT_TEXT "$(uname -m)\"", &command,
 				  err);
-		add(&a, inlay_buf_cstr(&command));
+		(void)inlay_buf_cstr(&command);
+		if (r == 0)
+			r = host_args(o, &command, false, &a, &extra, &t.kind, err);
 	} else {
 		r = local_args(o, &a, err);
 	}
@@ -228,7 +214,10 @@ int transport_open(const struct transport_options *o, struct transport *ret,
 		inlay_cleanup_close(&t.stderr_fd);
 		return inlay_error_sys(err, -errno, "make a socket pair");
 	}
-	r = spawn(&a, pair[1], pair[1], t.stderr_fd, &t.pid, err);
+	r = child_spawn(&a,
+			&(struct child_fds){
+				.in = pair[1], .out = pair[1], .err = t.stderr_fd, .extra = extra},
+			&t.pid, err);
 	(void)close(pair[1]);
 	t.rfd = t.wfd = pair[0];
 	if (r < 0) {
@@ -239,21 +228,6 @@ int transport_open(const struct transport_options *o, struct transport *ret,
 	return 0;
 }
 
-static bool wait_some(pid_t pid, int ms, int *ret_status)
-{
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	if (fd >= 0)
-		(void)poll(&p, 1, ms);
-	inlay_cleanup_close(&fd);
-	pid_t got;
-	do
-		got = waitpid(pid, ret_status, fd >= 0 ? WNOHANG : 0);
-	while (got < 0 && errno == EINTR);
-	return got != 0;
-}
-
 void transport_close(struct transport *t, int *ret_status)
 {
 	int status = 0;
@@ -261,9 +235,9 @@ void transport_close(struct transport *t, int *ret_status)
 	if (t->wfd != t->rfd)
 		inlay_cleanup_close(&t->wfd);
 	inlay_cleanup_close(&t->rfd);
-	if (t->pid > 0 && !wait_some(t->pid, 3000, &status)) {
+	if (t->pid > 0 && !child_wait(t->pid, 3000, &status)) {
 		(void)kill(t->pid, SIGTERM);
-		if (!wait_some(t->pid, 1000, &status)) {
+		if (!child_wait(t->pid, 1000, &status)) {
 			(void)kill(t->pid, SIGKILL);
 			(void)waitpid(t->pid, &status, 0);
 		}
@@ -305,9 +279,37 @@ static int ssh_failed(const struct transport_options *o, const struct inlay_buf 
 		hint = ". If the host is new, connect once with ssh and check its key; if its key "
 		       "changed, find out why before you trust it";
 	else if (strstr(text, "Permission denied"))
-		hint = ". Does 'ssh' to that host work without a password?";
+		hint = ". Does 'ssh' to that host work without a password? A new key has to be in "
+		       "its "
+		       "authorized_keys, or in your agent (ssh-add)";
+	else if (strstr(text, "Connection refused"))
+		hint = ". Does sshd run there, on that port?";
 	int r = inlay_error_set(err, -ECONNREFUSED, "cannot connect to %s: %s%s", o->host,
 				*text ? text : "ssh said nothing", hint);
+	(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
+	return r;
+}
+
+/* libssh2 cannot honour what this host needs. */
+static int ssh_unfit(const struct transport_options *o, const struct inlay_buf *words,
+		     struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+
+	inlay_text_escape(&b, words->data, words->len);
+	const char *text = inlay_buf_cstr(&b);
+	if (o->kind == TRANSPORT_AUTO) {
+		auto_buf struct inlay_buf said = {0};
+		choose_refused(o->host, text);
+		inlay_buf_printf(&said, "%s: %s; using ssh", o->host, text);
+		if (o->note)
+			o->note(o->ctx, inlay_buf_cstr(&said));
+		return TRANSPORT_UNFIT;
+	}
+	int r = inlay_error_set(err, -EOPNOTSUPP,
+				"cannot connect to %s: %s. '--transport auto' and 'openssh' leave "
+				"it to ssh",
+				o->host, text);
 	(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
 	return r;
 }
@@ -335,14 +337,17 @@ int transport_explain(struct transport *t, const struct transport_options *o,
 	auto_buf struct inlay_buf words = {0};
 	auto_buf struct inlay_buf said = {0};
 	auto_close int stderr_fd = take_fd(t->stderr_fd);
-	bool ssh = t->ssh;
+	enum transport_kind kind = t->kind;
 	int status;
 
 	transport_close(t, &status);
 	if (no_agent(noise, ret_machine))
 		return TRANSPORT_NO_AGENT;
 	last_words(stderr_fd, &words);
-	if (ssh && WIFEXITED(status) && WEXITSTATUS(status) == SSH_FAILED)
+	int code = kind != TRANSPORT_LOCAL && WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+	if (kind == TRANSPORT_LIBSSH2 && code == SSH2_UNFIT)
+		return ssh_unfit(o, &words, err);
+	if (code == SSH_FAILED)
 		return ssh_failed(o, &words, err);
 	inlay_text_escape(&said, words.data, words.len);
 	if (said.len == 0 && noise->len > 0)
@@ -370,7 +375,7 @@ static void add_quoted(struct inlay_buf *b, const char *text)
 }
 
 static int exec_args_there(const struct transport_options *o, const struct transport_exec *e,
-			   struct args *a, struct inlay_error *err)
+			   struct child_args *a, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 	char missing[32];
@@ -380,9 +385,9 @@ static int exec_args_there(const struct transport_options *o, const struct trans
 	/* -tt: also when our own input is none. The last one of -T and -t counts. */
 	if (e->tty) {
 		char *host = a->argv[--a->count], *dashes = a->argv[--a->count];
-		add(a, "-tt");
-		add(a, dashes);
-		add(a, host);
+		child_add(a, "-tt");
+		child_add(a, dashes);
+		child_add(a, host);
 		free(host);
 		free(dashes);
 	}
@@ -398,12 +403,12 @@ static int exec_args_there(const struct transport_options *o, const struct trans
 	add_quoted(&b, e->path);
 	for (char *const *arg = e->command; *arg; arg++)
 		add_quoted(&b, *arg);
-	add(a, inlay_buf_cstr(&b));
+	child_add(a, inlay_buf_cstr(&b));
 	return inlay_buf_check(&b, err);
 }
 
 static int exec_args_here(const struct transport_options *o, const struct transport_exec *e,
-			  struct args *a, struct inlay_error *err)
+			  struct child_args *a, struct inlay_error *err)
 {
 	int r = local_args(o, a, err);
 
@@ -413,20 +418,20 @@ static int exec_args_here(const struct transport_options *o, const struct transp
 	a->argv[1] = strdup("exec");
 	a->failed |= !a->argv[1];
 	if (e->program) {
-		add(a, "--program");
-		add(a, e->program);
+		child_add(a, "--program");
+		child_add(a, e->program);
 	}
-	add(a, "--");
-	add(a, e->path);
+	child_add(a, "--");
+	child_add(a, e->path);
 	for (char *const *arg = e->command; *arg; arg++)
-		add(a, *arg);
+		child_add(a, *arg);
 	return 0;
 }
 
 int transport_exec(const struct transport_options *o, const struct transport_exec *e,
 		   int *ret_status, struct inlay_error *err)
 {
-	auto_of(args_fini) struct args a = {0};
+	auto_of(child_args_fini) struct child_args a = {0};
 	pid_t pid;
 	int status;
 	int r = o->host ? exec_args_there(o, e, &a, err) : exec_args_here(o, e, &a, err);
@@ -473,10 +478,12 @@ static void install_command(const struct agent *a, struct inlay_buf *b)
 int transport_install(const struct transport_options *o, const char *machine,
 		      struct inlay_error *err)
 {
-	auto_of(args_fini) struct args a = {0};
+	auto_of(child_args_fini) struct child_args a = {0};
 	auto_buf struct inlay_buf command = {0};
 	auto_buf struct inlay_buf words = {0};
 	auto_buf struct inlay_buf said = {0};
+	auto_close int extra = -1;
+	enum transport_kind kind;
 	struct agent agent;
 	pid_t pid;
 	int status;
@@ -497,10 +504,15 @@ int transport_install(const struct transport_options *o, const char *machine,
 	auto_close int out = memfd_create("inlay-stderr", MFD_CLOEXEC);
 	if (in < 0 || out < 0)
 		return inlay_error_sys(err, -errno, "open %s", agent.path);
-	add_ssh(&a, o, true);
 	install_command(&agent, &command);
-	add(&a, inlay_buf_cstr(&command));
-	r = spawn(&a, in, out, out, &pid, err);
+	(void)inlay_buf_cstr(&command);
+	r = inlay_buf_check(&command, err);
+	if (r == 0)
+		r = host_args(o, &command, true, &a, &extra, &kind, err);
+	if (r == 0)
+		r = child_spawn(
+			&a, &(struct child_fds){.in = in, .out = out, .err = out, .extra = extra},
+			&pid, err);
 	if (r < 0)
 		return r;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -8,6 +8,8 @@
  *
  *     local    inlayd as a child, on a socket pair
  *     openssh  the system's ssh as a child, with the user's own configuration; it runs inlayd there
+ *     libssh2  a child of our own in ssh's place (ssh2.h): quicker to connect, slower in bulk; with the user's
+ *              configuration as far as it can honour it
  */
 
 #include <stdbool.h>
@@ -17,7 +19,20 @@
 #include "inlay/bytes.h"
 #include "inlay/error.h"
 
+enum transport_kind {
+	TRANSPORT_AUTO, /* openssh for few hosts and for what libssh2 cannot honour, else libssh2 */
+	TRANSPORT_LOCAL,
+	TRANSPORT_OPENSSH,
+	TRANSPORT_LIBSSH2,
+};
+
+/* "auto", "openssh", ...; false when it is none of them. */
+bool transport_kind_parse(const char *text, enum transport_kind *ret);
+const char *transport_kind_name(enum transport_kind kind);
+
 struct transport_options {
+	enum transport_kind kind; /* for hosts; a local path is always LOCAL */
+	unsigned hosts;           /* how many this run is about; for AUTO */
 	const char *host;         /* [user@]host or an ssh alias; NULL = local */
 	const char *port;         /* NULL = as ssh's configuration says */
 	const char *ssh;          /* the command, split at blanks; NULL = "ssh" */
@@ -32,8 +47,8 @@ struct transport_options {
 struct transport {
 	int rfd, wfd; /* the caller may take them over (set to -1) */
 	pid_t pid;
-	int stderr_fd; /* a memory file with what the child said */
-	bool ssh;
+	int stderr_fd;            /* a memory file with what the child said */
+	enum transport_kind kind; /* never AUTO */
 };
 
 /* Starts the child; nothing is waited for. -ENOENT: no ssh, no inlayd. */
@@ -46,9 +61,10 @@ void transport_close(struct transport *t, int *ret_status);
 /*
  * Why a connection ended before the peer said anything: reads the child's status and its last words. Closes
  * the transport. Gives a negative code with a text; the exit code is CONNECT where ssh failed. `noise` is
- * what came instead of the protocol. Positive: TRANSPORT_NO_AGENT, ret_machine gets "x86_64".
+ * what came instead of the protocol. Positive: TRANSPORT_NO_AGENT, ret_machine gets "x86_64";
+ * TRANSPORT_UNFIT, libssh2 cannot reach this host and AUTO now takes openssh for it: open anew.
  */
-enum { TRANSPORT_NO_AGENT = 1 };
+enum { TRANSPORT_NO_AGENT = 1, TRANSPORT_UNFIT = 2 };
 int transport_explain(struct transport *t, const struct transport_options *o,
 		      const struct inlay_buf *noise, char ret_machine[static 32],
 		      struct inlay_error *err) inlay_must_check;

@@ -238,6 +238,18 @@ class Sshd:
             f" UserKnownHostsFile {self.dir}/known_hosts\n BatchMode yes\n LogLevel ERROR\n")
         self.ssh = f"ssh -F {self.dir}/config"
 
+    def configure(self, *lines):
+        """Starts it again with these lines before its configuration (the first one counts)."""
+        path = self.dir / "sshd_config"
+        path.write_text("".join(line + "\n" for line in lines) + path.read_text())
+        self.stop()
+        self.start()
+
+    def client(self, *lines):
+        """Puts lines into the client's configuration of `testhost`."""
+        path = self.dir / "config"
+        path.write_text("Host testhost\n" + "".join(f" {line}\n" for line in lines) + path.read_text())
+
     def start(self):
         self.process = subprocess.Popen(
             [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", self.dir / "sshd_config"],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Over a real sshd: the agent installs itself, keys and host keys are respected, noise does no harm."""
+"""Over a real sshd and both transports: the agent installs itself, keys and host keys are respected, noise does no harm."""
 import os
 import shutil
 import subprocess
@@ -9,6 +9,12 @@ import pytest
 from conftest import Inlay, INLAYD, tree, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
+
+
+@pytest.fixture(params=["openssh", "libssh2"])
+def remote(root, sshd, request):
+    """inlay against `testhost`, over each transport."""
+    return Inlay(root, {"INLAY_SSH": sshd.ssh, "INLAY_TRANSPORT": request.param})
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def test_versions_live_side_by_side(remote, root, sshd, filled):
     shutil.copy(INLAYD, other)
     with open(other / INLAYD.name, "ab") as f:
         f.write(b"another build")
-    second = Inlay(root, dict(INLAY_SSH=sshd.ssh))
+    second = Inlay(root, dict(INLAY_SSH=sshd.ssh, INLAY_TRANSPORT=remote.env["INLAY_TRANSPORT"]))
     second.env["INLAY_AGENTS"] = str(other)
     write(filled / "d0/f0.c", "int changed;\n")
     second.sync(filled, "testhost:ws")
