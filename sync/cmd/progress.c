@@ -9,17 +9,27 @@
 
 enum { REDRAW_MS = 100, FIRST_MS = 300 };
 
+/* What is read and compressed, but not sent yet, is not done. */
+static uint64_t really_done(const struct push_progress *p)
+{
+	uint64_t wire = p->sent_bytes + p->queued_bytes;
+
+	if (p->phase != PUSH_SENDING || p->queued_bytes == 0)
+		return p->bytes_done;
+	return (uint64_t)((double)p->bytes_done * (double)p->sent_bytes / (double)wire);
+}
+
 static void draw_amounts(struct inlay_buf *b, const struct progress_line *l,
 			 const struct push_progress *p, int64_t now)
 {
-	uint64_t percent = p->bytes_total ? p->bytes_done * 100 / p->bytes_total : 0;
+	uint64_t done = really_done(p), percent = p->bytes_total ? done * 100 / p->bytes_total : 0;
 
 	inlay_buf_printf(b, "%3llu%%  ", (unsigned long long)(percent > 100 ? 100 : percent));
 	inlay_text_count(b, p->files_done);
 	inlay_buf_u8(b, '/');
 	inlay_text_count(b, p->files_total);
 	inlay_buf_printf(b, " files  ");
-	inlay_text_size(b, p->bytes_done);
+	inlay_text_size(b, done);
 	inlay_buf_u8(b, '/');
 	inlay_text_size(b, p->bytes_total);
 	if (p->phase == PUSH_SENDING) {
@@ -29,7 +39,7 @@ static void draw_amounts(struct inlay_buf *b, const struct progress_line *l,
 	/* The rest takes as long as what is done took; before there is something to go by, nothing is said. */
 	int64_t took = now - l->phase_from_ns;
 	if (percent >= 2 && percent < 100 && took > 1000000000) {
-		double left = (double)took * ((double)p->bytes_total / (double)p->bytes_done - 1);
+		double left = (double)took * ((double)p->bytes_total / (double)done - 1);
 		inlay_buf_printf(b, "  ");
 		inlay_text_duration(b, (int64_t)left);
 		inlay_buf_printf(b, " left");

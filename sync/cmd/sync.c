@@ -24,7 +24,9 @@ static const char help[] =
 	"DST; what .gitignore names is left out.\n"
 	"\n"
 	"  -n, --dry-run          only tell what would be done\n"
-	"  -i, --itemize-changes  one line for each change\n"
+	"  -i, --itemize-changes  one line for each change (with --json: an object each, before "
+	"the "
+	"result)\n"
 	"  -c, --checksum         compare contents, not times and sizes\n"
 	"      --exclude PATTERN  leave out (gitignore syntax); may be given more than once\n"
 	"      --include PATTERN  do not leave out, although another rule does\n"
@@ -311,6 +313,44 @@ static void itemize(void *ctx, const char *path, size_t len, const struct inlay_
 	print_text(stdout, &b);
 }
 
+static void change_json(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
+			const struct inlay_entry *after)
+{
+	const struct inlay_entry *e = after ? after : before;
+	bool same_type = before && after && (before->mode & S_IFMT) == (after->mode & S_IFMT);
+
+	(void)ctx;
+	if (same_type && S_ISDIR(e->mode) && before->mode == after->mode)
+		return;
+	print_json(json_pack(
+		"{s:i, s:s, s:o, s:s, s:b}", "schema", 1, "change",
+		!before  ? "added"
+		: !after ? "removed"
+			 : "modified",
+		"path", print_json_name(path, len), "type",
+		S_ISREG(e->mode)   ? "file"
+		: S_ISDIR(e->mode) ? "directory"
+				   : "symlink",
+		"content",
+		!same_type || (!S_ISDIR(e->mode) && !inlay_entry_same_content(before, after))));
+}
+
+/* -v: names, as rsync does. */
+static void name_change(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
+			const struct inlay_entry *after)
+{
+	struct options *o = ctx;
+	struct inlay_buf b = {0};
+
+	if (before && after && S_ISDIR(after->mode) && before->mode == after->mode)
+		return;
+	progress_clear(&o->line);
+	inlay_buf_printf(&b, "%s", after ? "" : "deleting ");
+	inlay_text_escape(&b, path, len);
+	inlay_buf_printf(&b, S_ISDIR((after ? after : before)->mode) ? "/\n" : "\n");
+	print_text(stdout, &b);
+}
+
 static void put_counts(struct inlay_buf *b, const struct push_result *r)
 {
 	const struct {
@@ -537,8 +577,8 @@ static int run(struct options *o, const char *src, const char *dst)
 	o->line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
 	o->push.progress = on_progress;
 	o->push.ctx = o;
-	if (o->itemize)
-		o->push.change = itemize;
+	if (o->itemize || o->common.verbose > 0)
+		o->push.change = o->common.json ? change_json : o->itemize ? itemize : name_change;
 	int r = target_parse(dst, &t, &err);
 	if (r < 0)
 		return common_fail(&o->common, &err);

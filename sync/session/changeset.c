@@ -13,6 +13,7 @@ void session_tell(struct session *p, enum push_phase phase)
 {
 	p->progress.phase = phase;
 	p->progress.sent_bytes = p->client.conn.sent;
+	p->progress.queued_bytes = conn_queued(&p->client.conn);
 	if (p->o->progress)
 		p->o->progress(p->o->ctx, &p->progress);
 }
@@ -20,8 +21,9 @@ void session_tell(struct session *p, enum push_phase phase)
 static void moved(void *ctx)
 {
 	struct session *p = ctx;
+	bool all = p->progress.phase == PUSH_WAITING && conn_queued(&p->client.conn) == 0;
 
-	session_tell(p, PUSH_SENDING);
+	session_tell(p, all ? PUSH_WAITING : PUSH_SENDING);
 }
 
 void session_file_done(void *ctx, uint64_t size)
@@ -64,6 +66,8 @@ int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error 
 	if (r < 0)
 		return r;
 	p->sending = true;
+	p->client.conn.moved = moved;
+	p->client.conn.moved_ctx = p;
 	p->sender.known = &p->known;
 	p->sender.moved = moved;
 	p->sender.ctx = p;
@@ -281,7 +285,7 @@ int session_wait_settled(struct session *p, struct inlay_error *err)
 	struct frame f;
 	int r = 0;
 
-	session_tell(p, PUSH_WAITING);
+	session_tell(p, conn_queued(&p->client.conn) > 0 ? PUSH_SENDING : PUSH_WAITING);
 	while (r == 0 && !settled(p)) {
 		r = client_recv(&p->client, session_patience(p), &f, err);
 		if (r == CLIENT_FAILED)

@@ -28,7 +28,8 @@ struct push_progress {
 	enum push_phase phase;
 	uint64_t files_done, files_total;
 	uint64_t bytes_done, bytes_total;
-	uint64_t sent_bytes;
+	uint64_t sent_bytes;   /* on the connection, */
+	uint64_t queued_bytes; /* and made from bytes_done, but not yet sent */
 };
 
 struct push_options {

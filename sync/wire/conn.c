@@ -180,9 +180,12 @@ int conn_wait(struct conn *c, int wake_fd, int64_t deadline_ns, struct inlay_err
 	int n = poll(fds, 3, timeout);
 	if (n < 0 && errno != EINTR)
 		return inlay_error_sys(err, -errno, "wait for the connection");
+	uint64_t sent = c->sent;
 	int r = conn_pump(c, err);
 	if (r < 0)
 		return r;
+	if (c->moved && c->sent > sent)
+		c->moved(c->moved_ctx);
 	if (n > 0 && fds[2].revents)
 		return 1;
 	if (n == 0 && deadline_ns && inlay_monotonic_ns() >= deadline_ns)

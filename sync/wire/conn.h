@@ -32,6 +32,8 @@ struct conn {
 	uint64_t received, sent; /* bytes, for figures */
 	uint64_t bwlimit;        /* bytes a second that may be sent, 0 = no limit */
 	int64_t send_from_ns;    /* bwlimit: not before this (monotonic) */
+	void (*moved)(void *ctx); /* bytes were written while waiting; may be NULL */
+	void *moved_ctx;
 };
 
 /* Takes the descriptors over and queues our magic. */
