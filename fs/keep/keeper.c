@@ -114,6 +114,25 @@ static int bring_up_programs(void *ctx, struct inlay_workspace *ws, struct inlay
 	return 0;
 }
 
+/* What packs and loose files may have: a size in the file `quota`, if there is one. */
+static int set_quota(struct inlay_host *host, struct inlay_error *err)
+{
+	enum { TEXT_MAX = 64 };
+	auto_buf struct inlay_buf b = {0};
+	struct inlay_error why;
+	uint64_t bytes;
+	int r = inlay_read_file(host->state_fd, "quota", TEXT_MAX, &b, err);
+
+	if (r != 0)
+		return r == INLAY_IO_MISSING ? 0 : r;
+	while (b.len > 0 && (b.data[b.len - 1] == '\n' || b.data[b.len - 1] == ' '))
+		b.len--;
+	if (inlay_parse_size(inlay_buf_cstr(&b), &bytes, &why) < 0)
+		return inlay_error_set(err, -EINVAL, "%s/quota: %s", host->state_path, why.text);
+	inlay_store_set_quota(host->store, bytes);
+	return 0;
+}
+
 static int open_host(struct inlay_host *host, const char *state, int *ret_lock,
 		     struct inlay_error *err)
 {
@@ -134,8 +153,8 @@ static int open_host(struct inlay_host *host, const char *state, int *ret_lock,
 		return inlay_error_sys(err, -errno, "set up %s", state);
 	r = open_store(host, err);
 	if (r == 0)
-		r = host_load_workspaces(host, err);
-	return r;
+		r = set_quota(host, err);
+	return r < 0 ? r : host_load_workspaces(host, err);
 }
 
 /* ---- sessions ---- */

@@ -523,7 +523,8 @@ static void print_result(struct options *o, const struct source *s, const struct
 		print_stats(r);
 	if (o->common.verbose >= 0)
 		print_summary(o, inlay_buf_cstr(&text), r);
-	if (o->common.verbose > 0 && r->hardlinked)
+	if (r->hardlinked && o->common.verbose >= 0 &&
+	    (o->common.verbose > 0 || (r->changed && r->generation == 1)))
 		(void)fprintf(stderr,
 			      "inlay: %llu files have several links; they become separate files\n",
 			      (unsigned long long)r->hardlinked);

@@ -189,6 +189,48 @@ def test_target_full(inlay, root, src):
     assert inlay("fsck").code == 0
 
 
+def test_quota(inlay, root, src):
+    """A host's store can be limited; what is over it is refused as on a full disk."""
+    write(inlay.state / "host/quota", "4M\n")
+    write(src / "a", "first\n")
+    dst = root / "dst"
+    inlay.sync(src, dst)
+    write(src / "large", os.urandom(6_000_000))
+    r = inlay("sync", src, dst, code=7)
+    assert "quota of 4194304 bytes" in r.err
+    assert (dst / "a").read_text() == "first\n" and not (dst / "large").exists()
+    write(src / "large", os.urandom(1_000_000))
+    inlay.sync(src, dst)
+    assert tree(dst) == tree(src)
+
+
+def test_file_that_never_rests(inlay, root, src):
+    """It is read again, then named; nothing torn is ever shown."""
+    path = write(src / "busy", b"0" * 3_000_000)
+    write(src / "good", "x")
+    stop = threading.Event()
+
+    def rewrite():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            with open(path, "r+b") as f:
+                f.write(bytes([48 + n % 10]) * 3_000_000)
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        r = inlay("sync", src, root / "dst", code=None)
+    finally:
+        stop.set()
+        writer.join()
+    if r.code == 0:  # a moment of rest was found
+        assert (root / "dst/good").exists()
+    else:
+        assert r.code == 1 and "busy changes all the time" in r.err, r.err
+    inlay.sync(src, root / "dst")
+    assert tree(root / "dst") == tree(src)
+
+
 def flip(path, offset):
     with open(path, "r+b") as f:
         f.seek(offset)
