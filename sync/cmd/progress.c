@@ -19,10 +19,13 @@ static uint64_t really_done(const struct push_progress *p)
 	return (uint64_t)((double)p->bytes_done * (double)p->sent_bytes / (double)wire);
 }
 
-static void draw_amounts(struct inlay_buf *b, const struct progress_line *l,
+static void draw_amounts(struct inlay_buf *b, struct progress_line *l,
 			 const struct push_progress *p, int64_t now)
 {
-	uint64_t done = really_done(p), percent = p->bytes_total ? done * 100 / p->bytes_total : 0;
+	uint64_t done = really_done(p);
+
+	done = l->done = done > l->done ? done : l->done;
+	uint64_t percent = p->bytes_total ? done * 100 / p->bytes_total : 0;
 
 	inlay_buf_printf(b, "%3llu%%  ", (unsigned long long)(percent > 100 ? 100 : percent));
 	inlay_text_count(b, p->files_done);
@@ -59,6 +62,7 @@ void progress_update(void *line, const struct push_progress *p)
 	if (l->phase_from_ns == 0 || l->phase != p->phase) {
 		l->phase = p->phase;
 		l->phase_from_ns = now;
+		l->done = 0;
 		if (l->next_ns == 0)
 			l->next_ns = now + FIRST_MS * 1000000ll;
 	}

@@ -12,6 +12,7 @@ struct progress_line {
 	enum push_phase phase;
 	int64_t phase_from_ns; /* monotonic */
 	int64_t next_ns;       /* not drawn again before */
+	uint64_t done;         /* bytes; an estimate that never goes back within a phase */
 };
 
 /* Fits push_options.progress; ctx is the line. */
