@@ -71,6 +71,7 @@ struct inlay_store {
 	int root, packs, loose, refs; /* directories */
 	int lock;                     /* the file; flock()ed by a writer, else -1 */
 	bool writer;
+	bool cache; /* INLAY_STORE_CACHE */
 	bool ready; /* a writer whose store is in order: its end is worth a mark */
 	bool unclean;
 

@@ -193,16 +193,16 @@ static int create_files(struct inlay_store *store, struct inlay_error *err)
 
 	if (r == 0)
 		r = mark_write(store->lock, MARK_SYNCED, err);
-	if (r == 0 && fsync(store->lock) < 0)
+	if (r == 0 && !store->cache && fsync(store->lock) < 0)
 		r = inlay_error_sys(err, -errno, "sync its lock");
 	if (r == 0)
 		r = objindex_create(store->root, "index", &head, &index, err);
-	if (r == 0 && fsync(index) < 0)
+	if (r == 0 && !store->cache && fsync(index) < 0)
 		r = inlay_error_sys(err, -errno, "sync the index");
 	if (r == 0)
 		r = inlay_replace_file(store->root, "format", format_text, strlen(format_text),
-				       0600, INLAY_REPLACE_DURABLE, err);
-	if (r == 0)
+				       0600, store->cache ? 0 : INLAY_REPLACE_DURABLE, err);
+	if (r == 0 && !store->cache)
 		sync_parents(store->root);
 	return r;
 }
@@ -289,6 +289,7 @@ int inlay_store_open(int dirfd, const char *name, enum inlay_store_flags flags,
 
 	if (r < 0)
 		return r;
+	store->cache = flags & INLAY_STORE_CACHE;
 	r = open_root(dirfd, name, flags & INLAY_STORE_CREATE, &store->root, err);
 	if (r == 0)
 		r = open_files(store, flags, err);

@@ -60,7 +60,7 @@ int writer_begin(struct inlay_store *store, struct inlay_error *err)
 	store->writer = true;
 	store->unclean = mark == MARK_OPEN;
 	int r = mark_write(store->lock, MARK_OPEN, err);
-	if (r == 0 && fdatasync(store->lock) < 0)
+	if (r == 0 && !store->cache && fdatasync(store->lock) < 0)
 		r = inlay_error_sys(err, -errno, "sync its lock");
 	if (r == 0)
 		r = remove_leftovers(store->root, err);

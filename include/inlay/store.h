@@ -58,6 +58,9 @@ enum {
 enum inlay_store_flags {
 	INLAY_STORE_CREATE = 1 << 0, /* make it when there is none */
 	INLAY_STORE_WRITE = 1 << 1,  /* be its writer: takes the lock, repairs the tail */
+	/* It may be lost with the power: opening it for writing does not wait for the disk. What is then read is
+	 * still checked, so it is right or missing. */
+	INLAY_STORE_CACHE = 1 << 2,
 };
 
 /* Positive results. */

@@ -42,10 +42,10 @@ void basis_fini(struct basis *b)
 
 static int open_young(struct basis *b)
 {
-	int flags = INLAY_STORE_CREATE | INLAY_STORE_WRITE;
+	int flags = INLAY_STORE_CREATE | INLAY_STORE_WRITE | INLAY_STORE_CACHE;
 	int r = inlay_store_open(b->dir, YOUNG, flags, &b->young, NULL);
 
-	if (r == -EBADMSG && inlay_remove_tree(b->dir, YOUNG, NULL) == 0)
+	if (r < 0 && inlay_remove_tree(b->dir, YOUNG, NULL) == 0)
 		r = inlay_store_open(b->dir, YOUNG, flags, &b->young, NULL);
 	if (r == 0)
 		inlay_store_set_quota(b->young, b->cap / 2);
