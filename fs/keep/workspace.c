@@ -285,7 +285,7 @@ static int check_empty(const char *path, struct inlay_error *err)
 	r = inlay_error_set(
 		err, -ENOTEMPTY,
 		"%s is not empty: mounting there would hide what is in it. Move it away, "
-		"or give another target",
+		"take it over with --adopt, or give another target",
 		path);
 	(void)inlay_error_set_exit(err, INLAY_EXIT_HALT);
 	return r;

@@ -52,6 +52,15 @@ struct inlay_trees *inlay_host_trees(struct inlay_host *host);
  */
 int inlay_host_workspace(struct inlay_host *host, const char *path, bool create,
 			 struct inlay_workspace **ret, struct inlay_error *err) inlay_must_check;
+/*
+ * Takes over what is at the path, when that is a folder and no workspace yet: its content (without what
+ * .gitignore files there name) becomes the first generation of a new workspace, and the folder is moved
+ * to <path>.before-inlay, untouched, which ret_aside tells; otherwise that is "" and nothing was done. On
+ * failure all is as before.
+ */
+int inlay_host_adopt(struct inlay_host *host, const char *path,
+		     char ret_aside[static INLAY_HOST_PATH_MAX], struct inlay_error *err)
+	inlay_must_check;
 void inlay_workspace_unref(struct inlay_workspace *ws); /* accepts NULL */
 INLAY_DEFINE_CLEANUP(struct inlay_workspace, inlay_workspace_unref)
 

@@ -33,6 +33,10 @@ static const char help[] =
 	"      --exclude-from F   patterns from a file\n"
 	"      --no-gitignore     do not read .gitignore files\n"
 	"      --no-delete        keep on DST what SRC does not have\n"
+	"      --adopt            take over a folder that is at DST: what is there is compared "
+	"with, and "
+	"moved\n"
+	"                         to DST.before-inlay\n"
 	"      --force            go on where a safety halt would stop\n"
 	"      --no-mount         do not mount DST      --no-boot  do not mount it again after a "
 	"reboot\n"
@@ -50,6 +54,7 @@ enum {
 	OPT_NO_GITIGNORE,
 	OPT_NO_DELETE,
 	OPT_FORCE,
+	OPT_ADOPT,
 	OPT_NO_MOUNT,
 	OPT_NO_BOOT,
 	OPT_BOOT,
@@ -86,6 +91,7 @@ static const struct option table[] = {
 	{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
 	{"no-delete", no_argument, NULL, OPT_NO_DELETE},
 	{"force", no_argument, NULL, OPT_FORCE},
+	{"adopt", no_argument, NULL, OPT_ADOPT},
 	{"no-mount", no_argument, NULL, OPT_NO_MOUNT},
 	{"no-boot", no_argument, NULL, OPT_NO_BOOT},
 	{"boot", no_argument, NULL, OPT_BOOT},
@@ -182,6 +188,9 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case OPT_NO_DELETE:
 		o->push.keep_extra = true;
+		return 0;
+	case OPT_ADOPT:
+		o->push.adopt = true;
 		return 0;
 	case OPT_FORCE:
 		o->push.force = true;
@@ -479,10 +488,24 @@ static void print_result_json(const struct options *o, const struct source *s, c
 		(void)json_object_set_new(j, "visible_ms", print_json_ms(r->visible_ns));
 	(void)json_object_set_new(j, "skipped_special", json_integer((json_int_t)r->special));
 	(void)json_object_set_new(j, "hardlinked", json_integer((json_int_t)r->hardlinked));
+	if (r->aside[0])
+		(void)json_object_set_new(j, "aside", print_json_name(r->aside, strlen(r->aside)));
 	if (r->mount_text[0])
 		(void)json_object_set_new(j, "mount_text",
 					  print_json_name(r->mount_text, strlen(r->mount_text)));
 	print_json(j);
+}
+
+static void print_aside(const struct push_result *r)
+{
+	struct inlay_buf b = {0};
+
+	if (!r->aside[0])
+		return;
+	inlay_buf_printf(&b, "inlay: what was there is in ");
+	inlay_text_escape(&b, r->aside, strlen(r->aside));
+	inlay_buf_printf(&b, "; delete it when it is not needed any more\n");
+	print_text(stderr, &b);
 }
 
 /* What was left out or is not as people may expect. */
@@ -491,6 +514,7 @@ static void print_remarks(const struct source *s, const struct push_result *r)
 	const struct inlay_scan_stats *st = s->now ? inlay_snapshot_stats(s->now) : NULL;
 	struct inlay_buf b = {0};
 
+	print_aside(r);
 	if (r->mount_text[0]) {
 		inlay_buf_printf(&b, "inlay: %s", r->mounted ? "" : "synced, but not mounted: ");
 		inlay_text_escape(&b, r->mount_text, strlen(r->mount_text));
@@ -549,7 +573,7 @@ static void waiting(void *ctx)
 static int sync_with_source(struct options *o, struct source *s, const struct target *t)
 {
 	struct transport_options transport = common_transport(&o->common, t);
-	struct push_result result;
+	struct push_result result = {0};
 	struct inlay_error err = {0};
 	int r = check_nesting(s, t, &err);
 
@@ -557,6 +581,8 @@ static int sync_with_source(struct options *o, struct source *s, const struct ta
 		r = push(s, t, &transport, o->bwlimit, &o->push, &result, &err);
 	if (r < 0) {
 		progress_clear(&o->line);
+		/* That was done before it failed. */
+		print_aside(&result);
 		return common_fail(&o->common, &err);
 	}
 	print_result(o, s, t, &result);

@@ -48,6 +48,8 @@ int session_hear_opened(struct session *p, const struct frame *f, struct inlay_e
 		return r;
 	copy_text(p->result->path, sizeof p->result->path, p->opened.path);
 	copy_text(p->result->mount_text, sizeof p->result->mount_text, p->opened.mount_text);
+	if (p->opened.aside.len > 0)
+		copy_text(p->result->aside, sizeof p->result->aside, p->opened.aside);
 	p->result->mounted = p->opened.mounted;
 	return 0;
 }

@@ -151,6 +151,7 @@ static int say_open(struct session *p, const struct inlay_digest *root, struct i
 		m.flags = MESSAGE_OPEN_CREATE | MESSAGE_OPEN_WRITE |
 			  (p->o->no_mount ? 0 : MESSAGE_OPEN_MOUNT) |
 			  (p->o->boot ? MESSAGE_OPEN_BOOT : 0) |
+			  (p->o->adopt ? MESSAGE_OPEN_ADOPT : 0) |
 			  (p->given ? MESSAGE_OPEN_ALIVE : 0);
 	return client_open_workspace(&p->client, &m, err);
 }
@@ -283,11 +284,11 @@ static int send_missing(struct session *p, struct inlay_error *err)
 	const struct inlay_root *live = &p->opened.live.root;
 	int r = hash_and_build(p, err);
 
-	if (r == 0 && p->o->keep_extra && p->opened.live.number) {
+	/* What was adopted is what the files are compared with, so it must be known. */
+	if (r == 0 && (p->o->keep_extra || p->o->adopt) && p->opened.live.number)
 		r = fetch_trees(p, err);
-		if (r == 0)
-			r = plan_union(p->source, &live->tree, &p->root, &p->goal, err);
-	}
+	if (r == 0 && p->o->keep_extra && p->opened.live.number)
+		r = plan_union(p->source, &live->tree, &p->root, &p->goal, err);
 	if (r != 0)
 		return r;
 	bool known = !p->no_basis && !none(&live->tree) && plan_has_tree(p->source, &live->tree);

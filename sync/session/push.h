@@ -38,8 +38,9 @@ struct push_options {
 	bool keep_extra; /* do not delete on the target what the source does not have */
 	bool boot;       /* register the mount for the next boot */
 	bool no_mount;
-	int level;                                                  /* zstd; 0 = the default */
-	int64_t lock_wait_ns;                                       /* for the target's lock */
+	bool adopt;           /* take over a folder that is there and no workspace yet */
+	int level;            /* zstd; 0 = the default */
+	int64_t lock_wait_ns; /* for the target's lock */
 	void (*progress)(void *ctx, const struct push_progress *p); /* may be NULL; called often */
 	/* Each change, when all is done (or would be). May be NULL. */
 	void (*change)(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
@@ -63,6 +64,7 @@ struct push_result {
 	char path[4096];                       /* on the target, absolute */
 	char mount_text[256];                  /* why it is not mounted, or a warning */
 	bool mounted;
+	char aside[4096]; /* adopted: where what was there is now; "" = nothing was */
 };
 
 /* Locks are the caller's: `s` is open. */

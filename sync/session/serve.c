@@ -124,6 +124,7 @@ static int send_opened(struct serve *s, const struct inlay_digest *root, struct 
 				   .objects = usage.objects,
 				   .path = message_text_of(st.path),
 				   .mount_text = message_text_of(s->mount_text),
+				   .aside = message_text_of(s->aside),
 				   .wanted = wanted.count};
 	message_encode_opened(&b, &m);
 	r = serve_send(s, MESSAGE_OPENED, &b, err);
@@ -147,7 +148,10 @@ static int open_workspace(struct serve *s, const struct message_open *m, struct 
 	copy_text(owner, sizeof owner, m->owner);
 	copy_text(s->origin, sizeof s->origin, m->origin);
 	s->open_flags = m->flags;
-	int r = inlay_host_workspace(s->host, path, m->flags & MESSAGE_OPEN_CREATE, &s->ws, err);
+	int r = m->flags & MESSAGE_OPEN_ADOPT ? inlay_host_adopt(s->host, path, s->aside, err) : 0;
+	if (r < 0)
+		return r;
+	r = inlay_host_workspace(s->host, path, m->flags & MESSAGE_OPEN_CREATE, &s->ws, err);
 	if (r == INLAY_HOST_MISSING)
 		return no_workspace(path, err);
 	if (r < 0 || !(m->flags & MESSAGE_OPEN_WRITE))

@@ -21,8 +21,9 @@ struct serve {
 	bool locked;                /* we hold its lock */
 	uint8_t open_flags;
 	char origin[INLAY_ORIGIN_MAX + 1];
-	char mount_text[256]; /* a warning about the mount */
-	int durable_fd;       /* eventfd: the workspace's durable generation moved */
+	char mount_text[256];            /* a warning about the mount */
+	char aside[INLAY_HOST_PATH_MAX]; /* what was adopted is there now */
+	int durable_fd;                  /* eventfd: the workspace's durable generation moved */
 	uint64_t told_durable, told_visible;
 	bool told_failed;
 	/* objects on their way */

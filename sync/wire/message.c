@@ -152,7 +152,7 @@ int message_decode_open(const void *payload, size_t len, struct message_open *re
 	get_id(&c, &m.root);
 	m.lock_wait_ms = inlay_cursor_varint(&c);
 	m.lease = inlay_cursor_u64(&c);
-	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xe0);
+	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xc0);
 	DECODED(c, "OPEN", m, ret, err);
 }
 
@@ -165,6 +165,7 @@ void message_encode_opened(struct inlay_buf *b, const struct message_opened *m)
 	inlay_buf_varint(b, m->objects);
 	put_text(b, m->path);
 	put_text(b, m->mount_text);
+	put_text(b, m->aside);
 	inlay_buf_varint(b, m->wanted);
 }
 
@@ -181,6 +182,7 @@ int message_decode_opened(const void *payload, size_t len, struct message_opened
 	m.objects = inlay_cursor_varint(&c);
 	m.path = get_text(&c);
 	m.mount_text = get_text(&c);
+	m.aside = get_text(&c);
 	m.wanted = inlay_cursor_varint(&c);
 	DECODED(c, "OPENED", m, ret, err);
 }

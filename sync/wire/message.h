@@ -70,6 +70,7 @@ enum message_open_flags {
 	MESSAGE_OPEN_BOOT = 1 << 3, /* and again after a reboot */
 	MESSAGE_OPEN_ALIVE =
 		1 << 4, /* the client sends something every now and then while it lives */
+	MESSAGE_OPEN_ADOPT = 1 << 5, /* take over a folder that is there, as the first generation */
 };
 
 struct message_open {
@@ -91,7 +92,8 @@ struct message_opened {
 	uint64_t objects;               /* in the store: 0 = no need to ask for any */
 	struct message_text path;       /* absolute */
 	struct message_text mount_text; /* why it is not mounted, or a warning */
-	uint64_t wanted;                /* ids in the WANT that follows at once; 0 = none follows */
+	struct message_text aside; /* ADOPT: where what was there is now; "" = there was nothing */
+	uint64_t wanted;           /* ids in the WANT that follows at once; 0 = none follows */
 };
 
 struct message_commit {
