@@ -6,6 +6,7 @@
  *     keep    long-lived: the one writer of the store, the mounts             keep/keeper.c
  *     mount   one for each mount: answers the kernel                          mount/worker.c
  *     supervise  one for each program of a workspace                          run/supervise.c
+ *     replay  one for each mount that is watched: raises events               mount/helper.c
  *
  * fs/ is state at rest:
  *     base/     errors, bytes, files, text         object/  digests and sets of them
@@ -53,7 +54,7 @@ struct args {
 	struct inlay_buf state_buf;
 	int ready_fd;
 	bool stay;
-	const char *workspace, *store, *dir, *program;
+	const char *workspace, *store, *point, *dir, *program;
 };
 
 static int report(const char *what, int r, const struct inlay_error *err)
@@ -77,6 +78,7 @@ static int parse(int argc, char **argv, struct args *a)
 		{"store", required_argument, NULL, 'o'},
 		{"dir", required_argument, NULL, 'd'},
 		{"program", required_argument, NULL, 'p'},
+		{"point", required_argument, NULL, 'm'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -109,6 +111,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'p':
 			a->program = optarg;
+			break;
+		case 'm':
+			a->point = optarg;
 			break;
 		case 'h':
 			(void)fputs(usage, stdout);
@@ -159,6 +164,7 @@ static int serve_mount(const struct args *a)
 					      .ready_fd = MOUNT_READY_FD,
 					      .store_path = a->store,
 					      .workspace_path = a->workspace,
+					      .mount_point = a->point,
 					      .uid = getuid(),
 					      .gid = getgid()};
 
@@ -191,6 +197,17 @@ static int enter(const struct args *a, char **argv)
 		return INLAY_EXIT_USAGE;
 	return report("exec", inlay_keep_enter(a->state, argv[0], a->program, argv + 1, &err),
 		      &err);
+}
+
+static int serve_replay(const struct args *a)
+{
+	struct inlay_error err = {0};
+
+	if (!a->point) {
+		(void)fputs("inlayd replay is started by inlayd mount\n", stderr);
+		return INLAY_EXIT_USAGE;
+	}
+	return report("replay", inlay_replay_serve(a->point, &err), &err);
 }
 
 /* After it was copied to a host: is every byte there? */
@@ -240,6 +257,8 @@ int main(int argc, char **argv)
 		r = enter(&a, argv + 1 + optind);
 	else if (r == 0 && strcmp(verb, "supervise") == 0)
 		r = supervise(&a);
+	else if (r == 0 && strcmp(verb, "replay") == 0)
+		r = serve_replay(&a);
 	else if (r == 0 && strcmp(verb, "stop") == 0)
 		r = stop(&a);
 	else if (r == 0)

@@ -39,7 +39,7 @@ static int spawn_worker(struct inlay_workspace *ws, int fuse_fd, int ready_fd, p
 	auto_close int ready_high = fcntl(ready_fd, F_DUPFD_CLOEXEC, 16);
 	char ws_path[INLAY_HOST_PATH_MAX + 64], store_path[INLAY_HOST_PATH_MAX + 64];
 	char name[] = "inlayd", verb[] = "mount", path_opt[] = "--workspace",
-	     store_opt[] = "--store";
+	     store_opt[] = "--store", point_opt[] = "--point";
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none;
@@ -47,7 +47,8 @@ static int spawn_worker(struct inlay_workspace *ws, int fuse_fd, int ready_fd, p
 
 	(void)snprintf(ws_path, sizeof ws_path, "%s/ws/%s", ws->host->state_path, ws->state.id);
 	(void)snprintf(store_path, sizeof store_path, "%s/store", ws->host->state_path);
-	char *argv[] = {name, verb, path_opt, ws_path, store_opt, store_path, NULL};
+	char *argv[] = {name,       verb,      path_opt,       ws_path, store_opt,
+			store_path, point_opt, ws->state.path, NULL};
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attr);
 	(void)posix_spawn_file_actions_adddup2(&actions, fuse_high, WORKER_FUSE_FD);

@@ -27,6 +27,12 @@ static void tell_kernel(struct worker *w, const struct view_notes *notes)
 			(void)fuse_lowlevel_notify_inval_entry(w->session, n->number, name,
 							       n->name_len);
 			break;
+		case VIEW_NOTE_GONE:
+			/* Who watches the file itself hears of its end. A name that the kernel holds
+			 * for another node ends too, before -ENOENT is said. */
+			(void)fuse_lowlevel_notify_delete(w->session, n->number, n->child, name,
+							  n->name_len);
+			break;
 		case VIEW_NOTE_ATTR:
 			(void)fuse_lowlevel_notify_inval_inode(w->session, n->number, -1, 0);
 			break;
@@ -56,33 +62,42 @@ void worker_report_damage(struct worker *w, const struct inlay_digest *id)
 		(void)send(w->conn, &m, sizeof m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+void worker_tell_replayed(struct worker *w, uint64_t number)
+{
+	struct worker_msg m = {.version = WORKER_VERSION, .type = WORKER_REPLAYED, .count = number};
+
+	scope_lock(&w->lock);
+	/* One that is lost is made up for by the next. */
+	if (w->conn >= 0)
+		(void)send(w->conn, &m, sizeof m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void fail(struct worker_msg *m, int r, const struct inlay_error *err)
 {
 	m->result = r;
 	(void)snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, err->text);
 }
 
-static void show(struct worker *w, struct worker_msg *m)
+static void show(struct worker *w, struct worker_msg *m, struct view_notes *notes)
 {
 	struct inlay_generation gen = m->gen, before;
-	struct view_notes notes = {0};
 	struct inlay_error err = {0};
 	int64_t start = inlay_monotonic_ns();
 
 	view_generation(w->view, &before);
-	int r = view_switch(w->view, &gen, &notes, &err);
+	int r = view_switch(w->view, &gen, notes, &err);
 	m->type = WORKER_SHOWN;
 	if (r < 0) {
 		fail(m, r, &err);
 	} else {
 		control_switched(w->control, &before.root.tree);
-		tell_kernel(w, &notes);
-		m->count = notes.count;
+		tell_kernel(w, notes);
+		replay_switched(&w->replay, notes);
+		m->count = notes->count;
 		m->took_ns = inlay_monotonic_ns() - start;
 		worker_count(&w->stats.switches, 1);
-		worker_count(&w->stats.notes, notes.count);
+		worker_count(&w->stats.notes, notes->count);
 	}
-	view_notes_fini(&notes);
 	scope_lock(&w->lock);
 	if (r == 0) {
 		w->shown = true;
@@ -136,11 +151,17 @@ static void send_stats(struct worker *w, struct worker_msg *m)
 
 static void answer(struct worker *w, struct worker_msg *m)
 {
+	struct view_notes notes = {0};
+	uint64_t number = m->gen.number;
+
 	m->result = 0;
 	switch (m->type) {
 	case WORKER_SHOW:
-		show(w, m);
+		show(w, m, &notes);
 		(void)send_msg(w, m, NULL, 0);
+		if (m->result == 0)
+			replay_shown(&w->replay, &notes, number);
+		view_notes_fini(&notes);
 		break;
 	case WORKER_DURABLE:
 		control_durable(w->control, m->gen.number);

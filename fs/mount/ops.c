@@ -13,8 +13,9 @@
 #include <sys/statvfs.h>
 
 #include "inlay/cleanup.h"
+#include "mount/listed.h"
 
-static const double forever = 1e9; /* seconds */
+static const double forever = WORKER_FOREVER;
 
 static struct worker *worker_of(fuse_req_t req)
 {
@@ -55,19 +56,27 @@ static struct fuse_entry_param param_of(const struct view_entry *e, double timeo
 					 .entry_timeout = timeout};
 }
 
-static int lookup_any(struct worker *w, uint64_t parent, const char *name, struct view_entry *ret,
-		      double *ret_timeout)
+static int lookup_any(struct worker *w, fuse_req_t req, uint64_t parent, const char *name,
+		      struct view_entry *ret, double *ret_timeout)
 {
-	*ret_timeout = forever;
-	if (!control_owns(parent) && !(parent == FUSE_ROOT_ID && !strcmp(name, CONTROL_NAME)))
-		return view_lookup(w->view, parent, name, ret, NULL);
+	int r = LISTED_NOT;
+
+	if (!control_owns(parent) && !(parent == FUSE_ROOT_ID && !strcmp(name, CONTROL_NAME))) {
+		if (replay_is_helper(&w->replay, req))
+			r = listed_lookup(w->view, parent, name, ret, NULL);
+		if (r == LISTED_NOT)
+			r = view_lookup(w->view, parent, name, ret, NULL);
+		*ret_timeout = r == 0 && ret->listed ? 0 : forever;
+		return r;
+	}
 	/* Never remembered: the next open by path asks again and sees what is true then. */
 	*ret_timeout = 0;
 	if (!control_owns(parent)) {
 		control_root(w->control, ret);
 		return 0;
 	}
-	return control_lookup(w->control, parent, name, ret, NULL);
+	r = replay_greeted(&w->replay, req, name);
+	return r ? -r : control_lookup(w->control, parent, name, ret, NULL);
 }
 
 /* Replies: entry (also negative) or error. */
@@ -76,7 +85,7 @@ static void lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct worker *w = worker_of(req);
 	struct view_entry e;
 	double timeout;
-	int r = lookup_any(w, parent, name, &e, &timeout);
+	int r = lookup_any(w, req, parent, name, &e, &timeout);
 
 	if (r < 0) {
 		reply_error(req, r);
@@ -159,7 +168,7 @@ static bool list_one(void *ctx, const char *name, const struct view_entry *entry
 	size_t room = l->size - l->used, need;
 
 	if (l->plus) {
-		struct fuse_entry_param p = param_of(entry, forever);
+		struct fuse_entry_param p = param_of(entry, entry->listed ? 0 : forever);
 		if (l->bare || !strcmp(name, ".") || !strcmp(name, ".."))
 			p.ino = 0; /* to the kernel: it may look the name up itself */
 		need = fuse_add_direntry_plus(l->req, l->buf + l->used, room, name, &p,
@@ -308,54 +317,66 @@ static void refuse(fuse_req_t req)
 static void do_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
 {
-	(void)ino;
+	struct worker *w = fuse_req_userdata(req);
+
 	(void)attr;
 	(void)to_set;
 	(void)fi;
-	refuse(req);
+	if (!replay_setattr(&w->replay, req, ino))
+		refuse(req);
 }
 
 static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	(void)parent;
-	(void)name;
-	(void)mode;
+	struct worker *w = fuse_req_userdata(req);
+
 	(void)rdev;
-	refuse(req);
+	if (!replay_make(&w->replay, req, parent, name, mode))
+		refuse(req);
 }
 
 static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	(void)parent;
-	(void)name;
+	struct worker *w = fuse_req_userdata(req);
+
 	(void)mode;
-	refuse(req);
+	if (!replay_make(&w->replay, req, parent, name, S_IFDIR))
+		refuse(req);
 }
 
-static void do_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	(void)parent;
-	(void)name;
-	refuse(req);
+	struct worker *w = fuse_req_userdata(req);
+
+	if (!replay_remove(&w->replay, req, parent, name, false))
+		refuse(req);
+}
+
+static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct worker *w = fuse_req_userdata(req);
+
+	if (!replay_remove(&w->replay, req, parent, name, true))
+		refuse(req);
 }
 
 static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
 {
+	struct worker *w = fuse_req_userdata(req);
+
 	(void)link;
-	(void)parent;
-	(void)name;
-	refuse(req);
+	if (!replay_make(&w->replay, req, parent, name, S_IFLNK))
+		refuse(req);
 }
 
 static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 		      const char *newname, unsigned flags)
 {
-	(void)parent;
-	(void)name;
-	(void)newparent;
-	(void)newname;
+	struct worker *w = fuse_req_userdata(req);
+
 	(void)flags;
-	refuse(req);
+	if (!replay_rename(&w->replay, req, parent, name, newparent, newname))
+		refuse(req);
 }
 
 static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
@@ -398,8 +419,8 @@ const struct fuse_lowlevel_ops worker_ops = {
 	.readlink = do_readlink,
 	.mknod = do_mknod,
 	.mkdir = do_mkdir,
-	.unlink = do_remove,
-	.rmdir = do_remove,
+	.unlink = do_unlink,
+	.rmdir = do_rmdir,
 	.symlink = do_symlink,
 	.rename = do_rename,
 	.link = do_link,

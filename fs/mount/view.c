@@ -13,6 +13,7 @@ int view_new(const struct view_options *options, struct view **ret, struct inlay
 	if (!v)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	v->options = *options;
+	listed_init(&v->listed);
 	(void)pthread_rwlock_init(&v->lock, NULL);
 	int r = table_new(&v->table, err);
 	if (r == 0)
@@ -30,6 +31,7 @@ void view_free(struct view *v)
 {
 	if (!v)
 		return;
+	listed_fini(&v->listed);
 	inlay_trees_free(v->trees);
 	table_free(v->table);
 	(void)pthread_rwlock_destroy(&v->lock);
@@ -89,8 +91,9 @@ static void take_reference(struct node *n)
 	(void)__atomic_fetch_add(&n->nlookup, 1, __ATOMIC_RELAXED);
 }
 
-static void answer(struct view *v, uint32_t slot, struct view_entry *ret)
+void view_answer(const struct view *v, uint32_t slot, struct view_entry *ret)
 {
+	ret->listed = false;
 	ret->number = table_number(v->table, slot);
 	fill_attr(v, slot, &ret->attr);
 }
@@ -162,7 +165,8 @@ static bool lookup_known(struct view *v, const struct at_dir *at, const char *na
 		return false;
 	uint32_t slot = table_dent(v->table, dent)->node;
 	take_reference(table_node(v->table, slot));
-	answer(v, slot, ret);
+	view_answer(v, slot, ret);
+	ret->listed = listed_is(v, table_number(v->table, at->slot), name, len);
 	return true;
 }
 
@@ -191,7 +195,7 @@ static int lookup_stored(struct view *v, uint64_t number, const struct at_dir *a
 		return 0;
 	if (!found) {
 		table_node(v->table, at->slot)->flags |= NODE_NEGATIVE;
-		*ret = (struct view_entry){0};
+		*ret = (struct view_entry){.listed = listed_is(v, number, name, len)};
 		return 0;
 	}
 	uint32_t slot;
@@ -199,7 +203,8 @@ static int lookup_stored(struct view *v, uint64_t number, const struct at_dir *a
 	if (r < 0)
 		return r;
 	take_reference(table_node(v->table, slot));
-	answer(v, slot, ret);
+	view_answer(v, slot, ret);
+	ret->listed = listed_is(v, number, name, len);
 	return 0;
 }
 
@@ -329,8 +334,8 @@ static bool list_dots(const struct lister *l, uint64_t position)
 	uint32_t dent = table_node(v->table, l->at.slot)->dents;
 	struct view_entry self, parent;
 
-	answer(v, l->at.slot, &self);
-	answer(v, dent ? table_dent(v->table, dent)->parent : l->at.slot, &parent);
+	view_answer(v, l->at.slot, &self);
+	view_answer(v, dent ? table_dent(v->table, dent)->parent : l->at.slot, &parent);
 	self.attr.st_mode = parent.attr.st_mode = S_IFDIR;
 	if (position < BEHIND_DOT && !l->fn(l->ctx, ".", &self, BEHIND_DOT))
 		return false;
@@ -362,7 +367,8 @@ static int list_entry(const struct lister *l, const struct inlay_entry *e, uint6
 	if (r < 0)
 		return r;
 	if (slot)
-		answer(l->v, slot, &entry);
+		view_answer(l->v, slot, &entry);
+	entry.listed = listed_is(l->v, table_number(l->v->table, l->at.slot), e->name, e->name_len);
 	entry.attr.st_ino = entry.number;
 	memcpy(name, e->name, e->name_len);
 	name[e->name_len] = 0;

@@ -45,6 +45,7 @@ void view_free(struct view *v); /* accepts NULL */
 struct view_entry {
 	uint64_t number; /* 0: there is no such name, and that may be remembered */
 	struct stat attr;
+	bool listed; /* the name waits for its replay (listed.h): not to be remembered at all */
 };
 
 /* Looks a name up and takes one reference for the kernel. -ENOENT: not there, and not to be remembered; -ESTALE:
@@ -80,13 +81,14 @@ void view_generation(struct view *v, struct inlay_generation *ret);
 
 enum view_note_kind {
 	VIEW_NOTE_NAME, /* what the kernel knows of a name in `number` ends */
+	VIEW_NOTE_GONE, /* the same, and so does the node `child`, which has no other name */
 	VIEW_NOTE_ATTR, /* the attributes of `number` changed */
 	VIEW_NOTE_LIST, /* the listing of the directory `number` changed, and its attributes */
 };
 
 struct view_note {
 	enum view_note_kind kind;
-	uint64_t number;
+	uint64_t number, child;
 	uint32_t name; /* NAME: offset in names */
 	uint8_t name_len;
 };
@@ -96,6 +98,9 @@ struct view_notes {
 	struct view_note *notes;
 	size_t count, cap;
 	struct inlay_buf names;
+	uint64_t seq;   /* of this switch, in the replay list */
+	size_t listed;  /* changes that went into it */
+	size_t unnoted; /* names of them that have no note: their replay tells the kernel */
 };
 
 void view_notes_fini(struct view_notes *notes);

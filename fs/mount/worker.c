@@ -23,8 +23,10 @@ static void write_status(void *ctx, struct inlay_buf *b)
 {
 	struct worker *w = ctx;
 	struct view_usage u;
+	struct replay_stats p;
 
 	view_usage(w->view, &u);
+	replay_get_stats(&w->replay, &p);
 	inlay_buf_printf(b,
 			 "pid: %d\n"
 			 "requests: %llu\n"
@@ -41,6 +43,18 @@ static void write_status(void *ctx, struct inlay_buf *b)
 			 (unsigned long long)w->stats.errors, (unsigned long long)w->stats.switches,
 			 (unsigned long long)w->stats.notes, (unsigned long long)u.nodes,
 			 (unsigned long long)u.table_bytes);
+	inlay_buf_printf(b,
+			 "replayed: %llu\n"
+			 "events raised: %llu\n"
+			 "events waiting: %llu\n"
+			 "events missed: %llu\n"
+			 "watched nodes: %llu\n"
+			 "looks for watches: %llu\n"
+			 "last look us: %llu\n",
+			 (unsigned long long)p.replayed, (unsigned long long)p.raised,
+			 (unsigned long long)p.waiting, (unsigned long long)p.missed,
+			 (unsigned long long)p.watched, (unsigned long long)p.looks,
+			 (unsigned long long)p.look_ns / 1000);
 }
 
 static int open_parts(struct worker *w, const struct inlay_mount_options *o,
@@ -154,6 +168,8 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 	int r = open_parts(&w, options, err);
 	if (r == 0)
 		r = open_session(&w, err);
+	if (r == 0)
+		r = replay_start(&w.replay, &w, options->mount_point, err);
 	if (r == 0)
 		r = listen_to_keeper(&w, options, &listener, err);
 	if (r < 0)

@@ -16,6 +16,7 @@
 
 #include "inlay/store.h"
 #include "mount/control.h"
+#include "mount/replay.h"
 #include "mount/view.h"
 #include "mount/worker_proto.h"
 
@@ -29,6 +30,8 @@ struct worker {
 	int fuse_fd;
 	int listen_fd;
 	struct worker_stats stats; /* atomic, relaxed */
+	struct replay replay;
+	struct replay_stats replay_stats; /* atomic, relaxed */
 
 	pthread_mutex_t lock; /* conn, shown */
 	pthread_cond_t shown_cond;
@@ -36,6 +39,8 @@ struct worker {
 	bool shown; /* the first generation is shown, or gone */
 	bool gone;  /* the keeper went before that */
 };
+
+#define WORKER_FOREVER 1e9 /* seconds that an answer may be remembered */
 
 static inline void worker_count(uint64_t *counter, uint64_t n)
 {
@@ -48,6 +53,8 @@ extern const struct fuse_lowlevel_ops worker_ops;
 /* The body of the thread that listens to the keeper. */
 void *worker_listen(void *worker);
 
+/* Tells the keeper that the events of a generation are raised. */
+void worker_tell_replayed(struct worker *w, uint64_t number);
 /* Tells the keeper that an object is damaged or missing. */
 void worker_report_damage(struct worker *w, const struct inlay_digest *id);
 

@@ -21,6 +21,8 @@
  *        RESET + a memory file       ->     drops what the upper has there, tells the kernel
  *                                    <-     RESET | error
  *                                    <-     DAMAGED id            (at any time)
+ *                                    <-     REPLAYED count        (after SHOWN: the events of all generations up
+ *                                                                  to this number are raised)
  */
 
 #include <stdint.h>
@@ -41,6 +43,7 @@ enum worker_type {
 	/* The path (bytes without a leading slash, count of them in `count`, in the memory file that comes
 	 * along) shows what was synced again. -ENOENT: the upper has nothing there. */
 	WORKER_RESET,
+	WORKER_REPLAYED,
 };
 
 struct worker_stats {
@@ -58,8 +61,9 @@ struct worker_msg {
 	int32_t result;   /* 0 or a negative errno; then text says why */
 	int32_t pid;      /* HELLO */
 	int64_t took_ns;  /* SHOWN: from SHOW to the last note */
-	uint64_t
-		count; /* PINS: ids in the file; UPPER: entries; SHOWN: notes; RESET: bytes of the path */
+	/* PINS: ids in the file; UPPER: entries; SHOWN: notes; RESET: bytes of the path; REPLAYED: the
+	 * generation */
+	uint64_t count;
 	union {
 		struct inlay_generation gen;
 		struct worker_stats stats;

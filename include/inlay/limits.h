@@ -25,6 +25,7 @@ enum {
 	INLAY_DELTA_MAX = 128 << 20,     /* old and new content of a delta with a prefix */
 	INLAY_DELTA_BASES_MAX = 4096,    /* old contents that one zstd frame refers to */
 	INLAY_SIGNATURE_MAX = 64 << 20,  /* librsync's signature of one object */
+	INLAY_REPLAY_MAX = 1 << 16,      /* changed names that wait for their events */
 	INLAY_NOISE_MAX = 64 << 10,      /* what a login shell may print before the magic */
 };
 

@@ -20,6 +20,7 @@ struct inlay_mount_options {
 	int ready_fd;               /* a byte is written when the socket listens; -1 = none */
 	const char *store_path;     /* the store, read only */
 	const char *workspace_path; /* the workspace's directory, for the socket */
+	const char *mount_point;    /* where it is mounted, for the replay of events; NULL = none */
 	uint32_t uid, gid;          /* to whom everything belongs */
 	bool keep_owners;           /* ... unless entries keep their own owners */
 };
@@ -27,5 +28,11 @@ struct inlay_mount_options {
 /* Returns when the mount has ended. Once for each process. */
 int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_error *err)
 	inlay_must_check;
+
+/*
+ * The body of the process `inlayd replay`, which a worker starts with its socket at a fixed descriptor: repeats changes
+ * through the mount, so that the kernel raises events for them. Returns when the worker has ended.
+ */
+int inlay_replay_serve(const char *mount_point, struct inlay_error *err) inlay_must_check;
 
 #endif

@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mount/replay.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+#include "mount/view_private.h"
+#include "mount/worker.h"
+
+enum {
+	BATCH = 64,       /* entries for the helper at a time */
+	FAILURES_MAX = 3, /* helpers in a row that came to nothing; then a pause */
+	LOOK_SHARE = 10,  /* of the time at most one part in so many is spent looking into /proc */
+	NAMES_WAIT_MS =
+		20 /* a switch waits that long for the helper, then tells the kernel itself */
+};
+
+static const int64_t look_gap_max_ns = 1000000000;
+static const int64_t helper_timeout_ns = 10ll * 1000000000;
+static const int64_t pause_ns = 2ll * 1000000000;
+
+extern char **environ;
+
+/* ---- the helper's process ---- */
+
+static void end_helper(struct replay *p)
+{
+	/* First nobody is trusted any more, then the id may be given away. */
+	__atomic_store_n(&p->helper, 0, __ATOMIC_SEQ_CST);
+	inlay_cleanup_close(&p->sock);
+	p->sock = -1;
+	if (p->child <= 0)
+		return;
+	(void)kill(p->child, SIGKILL);
+	while (waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->child = 0;
+}
+
+static int start_helper(struct replay *p, struct inlay_error *err)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	char name[] = "inlayd", verb[] = "replay", opt[] = "--point";
+	auto_free char *point = strdup(p->point ? p->point : "");
+	int pair[2];
+	sigset_t none;
+
+	if (p->sock >= 0)
+		return 0;
+	if (!p->point)
+		return inlay_error_set(err, -ENOTSUP, "no mount point was given");
+	if (!point)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return inlay_error_sys(err, -errno, "make a socket");
+	char *argv[] = {name, verb, opt, point, NULL};
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	/* Takes the place of the /dev/fuse descriptor, which the helper must not have. */
+	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], HELPER_FD);
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	int r = posix_spawn(&p->child, "/proc/self/exe", &actions, &attr, argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
+	(void)close(pair[1]);
+	if (r != 0) {
+		p->child = 0;
+		(void)close(pair[0]);
+		return inlay_error_sys(err, -r, "start the replay helper");
+	}
+	p->sock = pair[0];
+	struct timeval limit = {.tv_sec = helper_timeout_ns / 1000000000};
+	(void)setsockopt(p->sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	(void)setsockopt(p->sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	return 0;
+}
+
+static int say(struct replay *p, enum helper_verb verb, int64_t mtime_ns, const char *text,
+	       size_t len, const char *more, size_t more_len)
+{
+	struct helper_msg m;
+
+	m.verb = verb;
+	m.result = 0;
+	m.mtime_ns = mtime_ns;
+	m.count = m.took_ns = 0;
+	if (len + more_len > sizeof m.text)
+		return 0;
+	memcpy(m.text, text, len);
+	if (more_len)
+		memcpy(m.text + len, more, more_len);
+	return inlay_unix_send(p->sock, &m, HELPER_HEAD + len + more_len, NULL, 0, NULL);
+}
+
+static int say_text(struct replay *p, enum helper_verb verb, const char *text)
+{
+	return say(p, verb, 0, text, strlen(text), NULL, 0);
+}
+
+/* A new random name for each time that the helper opens the mount. */
+static int say_open(struct replay *p)
+{
+	uint8_t bytes[HELPER_TOKEN_HEX / 2];
+
+	if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+		return -EIO;
+	{
+		scope_lock(&p->greeting);
+		for (size_t i = 0; i < sizeof bytes; i++)
+			(void)snprintf(p->token + 2 * i, 3, "%02x", bytes[i]);
+	}
+	return say_text(p, HELPER_OPEN, p->token);
+}
+
+/* Waits for the end of what was said. *ret_fd: what came along. */
+static int wait_done(struct replay *p, struct helper_msg *ret, int *ret_fd)
+{
+	int fds[INLAY_UNIX_FDS];
+	size_t n = 0;
+
+	int r = say_text(p, HELPER_END, "");
+	if (r == 0)
+		r = inlay_unix_recv(p->sock, ret, sizeof *ret, &n, fds, NULL);
+	if (r < 0)
+		return r;
+	*ret_fd = take_fd(fds[0]);
+	for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
+		inlay_cleanup_close(&fds[i]);
+	if (n < HELPER_HEAD || ret->verb != HELPER_DONE)
+		return -EPIPE;
+	return ret->result;
+}
+
+/* ---- a batch ---- */
+
+/* What the helper is to do for one entry, copied out of the list. */
+struct order {
+	enum helper_verb verbs[2];
+	struct listed_dir *dir, *dir_to; /* references */
+	char name[2 * INLAY_NAME_MAX + 2];
+	size_t len;
+	int64_t mtime_ns;
+};
+
+static enum helper_verb making(uint32_t mode)
+{
+	return S_ISDIR(mode)   ? HELPER_MAKE_DIR
+	       : S_ISLNK(mode) ? HELPER_MAKE_LINK
+			       : HELPER_MAKE_FILE;
+}
+
+static void write_order(const struct listed *e, struct order *o)
+{
+	unsigned n = 0;
+
+	*o = (struct order){.dir = e->at.path, .mtime_ns = e->mtime_ns};
+	o->dir->refs++;
+	memcpy(o->name, e->at.name, (size_t)e->at.len + 1);
+	o->len = e->at.len;
+	switch (e->kind) {
+	case LISTED_MOVED:
+		o->verbs[0] = HELPER_MOVE;
+		o->dir_to = e->to.path;
+		o->dir_to->refs++;
+		memcpy(o->name + o->len + 1, e->to.name, (size_t)e->to.len + 1);
+		o->len += 1u + e->to.len;
+		break;
+	case LISTED_TOUCHED:
+		o->verbs[0] = e->close_only ? HELPER_CLOSE
+			      : e->attrs    ? HELPER_ATTRS
+					    : HELPER_MODIFY;
+		break;
+	case LISTED_NEW:
+	case LISTED_GONE:
+	case LISTED_REPLACED:
+		if (e->at.old)
+			o->verbs[n++] = S_ISDIR(e->at.was.mode) ? HELPER_RMDIR : HELPER_UNLINK;
+		if (e->make)
+			o->verbs[n] = making(e->mode);
+		break;
+	}
+}
+
+static size_t take_orders(struct view *v, struct order orders[static BATCH])
+{
+	struct listed_list *l = &v->listed;
+	size_t n = 0;
+
+	scope_wrlock(&v->lock);
+	/* Names first: somebody waits for what the kernel knows of them. */
+	struct listed_queue *from = !TAILQ_EMPTY(&l->names) ? &l->names : &l->touches;
+	for (struct listed *e; n < BATCH && (e = TAILQ_FIRST(from));) {
+		listed_requeue(e, &l->running);
+		write_order(e, &orders[n++]);
+	}
+	return n;
+}
+
+static int give_orders(struct replay *p, const struct order *orders, size_t count)
+{
+	const struct listed_dir *dir = NULL, *dir_to = NULL;
+	int r = say_open(p);
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		const struct order *o = &orders[i];
+		if (o->dir != dir)
+			r = say_text(p, HELPER_DIR, o->dir->path);
+		dir = o->dir;
+		if (r == 0 && o->dir_to && o->dir_to != dir_to)
+			r = say_text(p, HELPER_DIR_TO, o->dir_to->path);
+		dir_to = o->dir_to ? o->dir_to : dir_to;
+		for (unsigned k = 0; r == 0 && k < 2 && o->verbs[k]; k++)
+			r = say(p, o->verbs[k], o->mtime_ns, o->name, o->len + 1, NULL, 0);
+	}
+	return r;
+}
+
+static void end_orders(struct view *v, struct order *orders, size_t count)
+{
+	scope_wrlock(&v->lock);
+	for (size_t i = 0; i < count; i++) {
+		listed_dir_unref(orders[i].dir);
+		listed_dir_unref(orders[i].dir_to);
+	}
+}
+
+/* ---- names that the kernel is told of, because the helper does not ---- */
+
+struct told {
+	uint64_t dir;
+	uint8_t len;
+	char name[INLAY_NAME_MAX + 1];
+};
+
+struct told_list {
+	struct told *names;
+	size_t count, cap;
+};
+
+/* Without memory the name stays as the kernel knows it until its directory changes again: nothing better is
+ * left to do. */
+static void add_told(struct told_list *t, const struct listed_name *n)
+{
+	if (!n->name || !n->hashed)
+		return;
+	if (t->count == t->cap) {
+		size_t cap = t->cap ? t->cap * 2 : 64;
+		struct told *more = reallocarray(t->names, cap, sizeof *more);
+		if (!more)
+			return;
+		t->names = more;
+		t->cap = cap;
+	}
+	struct told *told = &t->names[t->count++];
+	told->dir = n->dir;
+	told->len = n->len;
+	memcpy(told->name, n->name, (size_t)n->len + 1);
+}
+
+static void tell(struct worker *w, struct told_list *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		(void)fuse_lowlevel_notify_inval_entry(w->session, t->names[i].dir,
+						       t->names[i].name, t->names[i].len);
+	worker_count(&w->stats.notes, t->count);
+	free(t->names);
+	*t = (struct told_list){0};
+}
+
+/* What the helper left undone: told to the kernel; once more, then without events. */
+static void settle_running(struct replay *p, bool helper_lives)
+{
+	struct view *v = p->worker->view;
+	struct listed_list *l = &v->listed;
+	struct told_list told = {0};
+	{
+		scope_wrlock(&v->lock);
+		for (struct listed *e; (e = TAILQ_FIRST(&l->running));) {
+			if (e->kind == LISTED_TOUCHED && helper_lives) {
+				if (!e->close_only || !e->make || !S_ISREG(e->mode) ||
+				    (e->mode & 0111)) {
+					worker_count(&p->worker->replay_stats.raised, 1);
+					listed_drop(v, e);
+				} else {
+					e->make = false;
+					listed_requeue(e, &l->touches);
+				}
+				continue;
+			}
+			add_told(&told, &e->at);
+			add_told(&told, &e->to);
+			if (e->failed) {
+				worker_count(&p->worker->replay_stats.missed, 1);
+				listed_drop(v, e);
+			} else {
+				e->failed = true;
+				e->make = e->make && e->kind != LISTED_TOUCHED;
+				listed_requeue(e,
+					       e->kind == LISTED_TOUCHED ? &l->touches : &l->names);
+			}
+		}
+	}
+	tell(p->worker, &told);
+}
+
+/* Ends the whole list without events. */
+static void close_list(struct replay *p)
+{
+	struct view *v = p->worker->view;
+	struct listed_list *l = &v->listed;
+	struct listed_queue *queues[] = {&l->running, &l->names, &l->touches, &l->waiting};
+	struct told_list told = {0};
+	{
+		scope_wrlock(&v->lock);
+		for (size_t i = 0; i < sizeof queues / sizeof *queues; i++)
+			for (struct listed *e; (e = TAILQ_FIRST(queues[i]));) {
+				add_told(&told, &e->at);
+				add_told(&told, &e->to);
+				worker_count(&p->worker->replay_stats.missed, 1);
+				listed_drop(v, e);
+			}
+	}
+	tell(p->worker, &told);
+}
+
+/* Tells the kernel the names of switches up to seq that are not raised yet; they stay listed. */
+static void tell_unraised(struct replay *p, uint64_t seq)
+{
+	struct view *v = p->worker->view;
+	struct listed_queue *queues[] = {&v->listed.running, &v->listed.names};
+	struct told_list told = {0};
+	{
+		scope_rdlock(&v->lock);
+		for (size_t i = 0; i < 2; i++) {
+			struct listed *e;
+			TAILQ_FOREACH(e, queues[i], link)
+			{
+				if (e->seq > seq)
+					continue;
+				add_told(&told, &e->at);
+				add_told(&told, &e->to);
+			}
+		}
+	}
+	tell(p->worker, &told);
+}
+
+/* ---- who watches ---- */
+
+static bool entry_watched(const struct view *v, const struct listed *e)
+{
+	const uint64_t numbers[] = {e->at.dir, e->to.dir, e->at.was.number, e->to.was.number,
+				    e->node};
+
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		if (numbers[i] && listed_watched(v, numbers[i]))
+			return true;
+	return false;
+}
+
+/* What waited and is watched is raised now; of the rest the truth may be remembered again. */
+static void use_watched(struct replay *p, uint64_t *numbers, size_t count, uint64_t seq)
+{
+	struct view *v = p->worker->view;
+	struct listed_list *l = &v->listed;
+
+	scope_wrlock(&v->lock);
+	free(l->watched);
+	l->watched = numbers;
+	l->watched_count = count;
+	for (struct listed *e = TAILQ_FIRST(&l->waiting), *next; e; e = next) {
+		next = TAILQ_NEXT(e, link);
+		if (entry_watched(v, e))
+			listed_requeue(e, e->kind == LISTED_TOUCHED ? &l->touches : &l->names);
+		else if (e->seq <= seq)
+			listed_drop(v, e);
+	}
+}
+
+static int look(struct replay *p)
+{
+	struct view *v = p->worker->view;
+	auto_close int fd = -1;
+	struct helper_msg done;
+	uint64_t seq;
+	{
+		/* A later change may be watched by somebody who came during the look. */
+		scope_rdlock(&v->lock);
+		seq = v->listed.seq;
+	}
+	int r = say_open(p);
+	if (r == 0)
+		r = say_text(p, HELPER_WATCHED, "");
+	if (r == 0)
+		r = wait_done(p, &done, &fd);
+	if (r < 0)
+		return r;
+	size_t n = 0, len = done.count * sizeof(uint64_t);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size != len)
+		return -EPIPE;
+	uint64_t *numbers = malloc(len + 1);
+	if (!numbers)
+		return -ENOMEM;
+	r = inlay_pread_full(fd, numbers, len, 0, &n, "watches", NULL);
+	if (r < 0 || n != len) {
+		free(numbers);
+		return -EPIPE;
+	}
+	use_watched(p, numbers, done.count, seq);
+	struct replay_stats *stats = &p->worker->replay_stats;
+	(void)__atomic_add_fetch(&stats->looks, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&stats->look_ns, done.took_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&stats->watched, done.count, __ATOMIC_RELAXED);
+	p->looked_at_ns = inlay_monotonic_ns();
+	p->stale = false;
+	int64_t gap = (int64_t)done.took_ns * (LOOK_SHARE - 1);
+	p->look_at_ns = p->looked_at_ns + (gap < look_gap_max_ns ? gap : look_gap_max_ns);
+	return 0;
+}
+
+/* ---- the thread ---- */
+
+enum todo { NOTHING, RAISE, LOOK };
+
+static enum todo find_todo(struct replay *p)
+{
+	struct view *v = p->worker->view;
+	const struct listed_list *l = &v->listed;
+
+	scope_rdlock(&v->lock);
+	if (!TAILQ_EMPTY(&l->names) || !TAILQ_EMPTY(&l->touches))
+		return RAISE;
+	return TAILQ_EMPTY(&l->waiting) ? NOTHING : LOOK;
+}
+
+/* The last switch of which nothing is left in the queues. */
+static uint64_t done_up_to(struct view *v, bool names_only)
+{
+	const struct listed_list *l = &v->listed;
+	const struct listed_queue *queues[] = {&l->names, &l->running, &l->touches, &l->waiting};
+	uint64_t seq = UINT64_MAX;
+
+	scope_rdlock(&v->lock);
+	for (size_t i = 0; i < (names_only ? 2u : 4u); i++) {
+		const struct listed *e;
+		TAILQ_FOREACH(e, queues[i], link)
+		{
+			if (names_only && e->kind == LISTED_TOUCHED)
+				continue;
+			if (e->seq - 1 < seq)
+				seq = e->seq - 1;
+		}
+	}
+	return seq;
+}
+
+/* Tells who waits how far it is. */
+static void tell_progress(struct replay *p)
+{
+	uint64_t named = done_up_to(p->worker->view, true);
+	uint64_t all = done_up_to(p->worker->view, false);
+	uint64_t number = 0;
+	{
+		scope_lock(&p->lock);
+		p->named = named < p->switched ? named : p->switched;
+		if (p->shown_seq > p->told_seq && all >= p->shown_seq) {
+			p->told_seq = p->shown_seq;
+			number = p->shown_number;
+		}
+		(void)pthread_cond_broadcast(&p->cond);
+	}
+	if (!number)
+		return;
+	__atomic_store_n(&p->worker->replay_stats.replayed, number, __ATOMIC_RELAXED);
+	worker_tell_replayed(p->worker, number);
+}
+
+static int raise_batch(struct replay *p)
+{
+	struct order orders[BATCH];
+	struct helper_msg done;
+	auto_close int fd = -1;
+	size_t n = take_orders(p->worker->view, orders);
+
+	int r = give_orders(p, orders, n);
+	end_orders(p->worker->view, orders, n);
+	if (r == 0)
+		r = wait_done(p, &done, &fd);
+	settle_running(p, r == 0);
+	p->stale = true;
+	return r;
+}
+
+/* One step; how long to sleep when there is nothing to do, in ns, -1 = until woken. */
+static int64_t step(struct replay *p)
+{
+	enum todo todo = find_todo(p);
+	int64_t now = inlay_monotonic_ns();
+	int r;
+
+	/* What was seen is looked at again now and then while there are events to raise. */
+	if (todo == NOTHING && p->stale && now - p->looked_at_ns > look_gap_max_ns &&
+	    p->failures == 0)
+		todo = LOOK;
+	if (todo == NOTHING)
+		return -1;
+	if (p->failures >= FAILURES_MAX && now < p->look_at_ns) {
+		close_list(p);
+		return 0;
+	}
+	if (todo == LOOK && now < p->look_at_ns)
+		return p->look_at_ns - now;
+	r = start_helper(p, NULL);
+	if (r == 0)
+		r = todo == RAISE ? raise_batch(p) : look(p);
+	if (r == 0) {
+		p->failures = 0;
+		return 0;
+	}
+	end_helper(p);
+	if (++p->failures >= FAILURES_MAX) {
+		p->look_at_ns = now + pause_ns;
+		close_list(p);
+	}
+	return 0;
+}
+
+static void *run(void *arg)
+{
+	struct replay *p = arg;
+
+	for (;;) {
+		uint64_t switched, shown;
+		{
+			scope_lock(&p->lock);
+			switched = p->switched;
+			shown = p->shown_seq;
+		}
+		int64_t pause = step(p);
+		tell_progress(p);
+		if (pause == 0)
+			continue;
+		struct timespec until;
+		(void)clock_gettime(CLOCK_MONOTONIC, &until);
+		if (pause > 0) {
+			int64_t ns = until.tv_nsec + pause % 1000000000;
+			until.tv_sec += pause / 1000000000 + ns / 1000000000;
+			until.tv_nsec = ns % 1000000000;
+		}
+		scope_lock(&p->lock);
+		int r = 0;
+		while (p->switched == switched && p->shown_seq == shown && r == 0)
+			r = pause < 0 ? pthread_cond_wait(&p->cond, &p->lock)
+				      : pthread_cond_timedwait(&p->cond, &p->lock, &until);
+	}
+	return NULL;
+}
+
+int replay_start(struct replay *p, struct worker *w, const char *point, struct inlay_error *err)
+{
+	pthread_condattr_t attr;
+	pthread_t thread;
+
+	p->worker = w;
+	p->point = point;
+	p->sock = -1;
+	(void)pthread_mutex_init(&p->lock, NULL);
+	(void)pthread_mutex_init(&p->greeting, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&p->cond, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	int r = pthread_create(&thread, NULL, run, p);
+	return r ? inlay_error_sys(err, -r, "start a thread") : 0;
+}
+
+void replay_switched(struct replay *p, const struct view_notes *notes)
+{
+	struct timespec until;
+	bool named;
+
+	if (notes->listed == 0)
+		return;
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	int64_t ns = until.tv_nsec + NAMES_WAIT_MS * 1000000ll;
+	until.tv_sec += ns / 1000000000;
+	until.tv_nsec = ns % 1000000000;
+	{
+		scope_lock(&p->lock);
+		p->switched = notes->seq;
+		(void)pthread_cond_broadcast(&p->cond);
+		int r = 0;
+		while (notes->unnoted > 0 && p->named < notes->seq && r == 0)
+			r = pthread_cond_timedwait(&p->cond, &p->lock, &until);
+		named = notes->unnoted == 0 || p->named >= notes->seq;
+	}
+	if (!named)
+		tell_unraised(p, notes->seq);
+}
+
+void replay_shown(struct replay *p, const struct view_notes *notes, uint64_t number)
+{
+	scope_lock(&p->lock);
+	p->switched = p->shown_seq = notes->seq;
+	p->shown_number = number;
+	(void)pthread_cond_broadcast(&p->cond);
+}
+
+void replay_get_stats(struct replay *p, struct replay_stats *ret)
+{
+	struct view *v = p->worker->view;
+
+	*ret = p->worker->replay_stats;
+	scope_rdlock(&v->lock);
+	ret->waiting = v->listed.count;
+	ret->missed += v->listed.skipped;
+}
+
+/* ---- requests ---- */
+
+bool replay_is_helper(const struct replay *p, fuse_req_t req)
+{
+	pid_t helper = __atomic_load_n(&p->helper, __ATOMIC_RELAXED);
+
+	return helper != 0 && fuse_req_ctx(req)->pid == helper;
+}
+
+int replay_greeted(struct replay *p, fuse_req_t req, const char *name)
+{
+	const size_t len = sizeof HELPER_GREETING - 1;
+	pid_t pid = fuse_req_ctx(req)->pid;
+
+	if (strncmp(name, HELPER_GREETING, len) != 0)
+		return 0;
+	scope_lock(&p->greeting);
+	/* Used once. A process in a pid namespace that we do not see has no number to be known by. */
+	if (!p->token[0] || strcmp(name + len, p->token) != 0 || pid == 0)
+		return ENOENT;
+	p->token[0] = 0;
+	__atomic_store_n(&p->helper, pid, __ATOMIC_SEQ_CST);
+	return HELPER_KNOWN;
+}
+
+bool replay_setattr(struct replay *p, fuse_req_t req, fuse_ino_t ino)
+{
+	struct stat st;
+
+	if (!replay_is_helper(p, req))
+		return false;
+	int r = view_getattr(p->worker->view, ino, &st, NULL);
+	if (r < 0)
+		(void)fuse_reply_err(req, -r);
+	else
+		(void)fuse_reply_attr(req, &st, WORKER_FOREVER);
+	return true;
+}
+
+bool replay_make(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name, mode_t type)
+{
+	struct view_entry e;
+
+	if (!replay_is_helper(p, req))
+		return false;
+	int r = listed_make(p->worker->view, parent, name, type, &e, NULL);
+	if (r != 0) {
+		(void)fuse_reply_err(req, r < 0 ? -r : EAGAIN);
+		return true;
+	}
+	struct fuse_entry_param param = {.ino = e.number,
+					 .attr = e.attr,
+					 .attr_timeout = WORKER_FOREVER,
+					 .entry_timeout = WORKER_FOREVER};
+	if (fuse_reply_entry(req, &param) < 0)
+		view_forget(p->worker->view, e.number, 1);
+	return true;
+}
+
+bool replay_remove(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name,
+		   bool is_dir)
+{
+	if (!replay_is_helper(p, req))
+		return false;
+	int r = listed_remove(p->worker->view, parent, name, is_dir);
+	if (r == 0)
+		worker_count(&p->worker->replay_stats.raised, 1);
+	(void)fuse_reply_err(req, r ? EAGAIN : 0);
+	return true;
+}
+
+bool replay_rename(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name,
+		   fuse_ino_t to, const char *to_name)
+{
+	if (!replay_is_helper(p, req))
+		return false;
+	int r = listed_rename(p->worker->view, parent, name, to, to_name);
+	if (r == 0)
+		worker_count(&p->worker->replay_stats.raised, 1);
+	(void)fuse_reply_err(req, r ? EAGAIN : 0);
+	return true;
+}
