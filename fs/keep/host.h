@@ -32,6 +32,9 @@ struct inlay_workspace {
 	unsigned program_deaths;  /* `programs`: supervisors in a row that died soon */
 	pthread_mutex_t lock;     /* everything below */
 	pthread_cond_t unowned;   /* state.owner became empty */
+	pthread_mutex_t lock;   /* everything below */
+	pthread_cond_t unowned; /* state.owner became empty */
+	pthread_cond_t raised;  /* state.replayed grew, or the link ended */
 	struct inlay_host *host;
 	unsigned refs; /* host.lock */
 	int dir_fd;    /* ws/<id> */
@@ -107,6 +110,9 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err) i
 int workspace_show(struct inlay_workspace *ws, const struct inlay_generation *gen,
 		   struct inlay_error *err) inlay_must_check;
 void workspace_look_after(struct inlay_workspace *ws);
+/* Waits until the events of the generation are raised in the mount. False when it took too long, or the
+ * worker ended. */
+bool workspace_wait_replayed(struct inlay_workspace *ws, uint64_t number, int64_t wait_ns);
 
 /* programs.c. Starts the supervisors that are wanted and missing. */
 void workspace_start_programs(struct inlay_workspace *ws);

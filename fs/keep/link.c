@@ -71,6 +71,9 @@ static void *read_loop(void *arg)
 		if (m.type == WORKER_DAMAGED) {
 			inlay_cleanup_close(&fd);
 			l->events.damaged(l->events.ctx, &m.id);
+		} else if (m.type == WORKER_REPLAYED) {
+			inlay_cleanup_close(&fd);
+			l->events.replayed(l->events.ctx, m.count);
 		} else {
 			deliver(l, &m, fd);
 		}

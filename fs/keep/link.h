@@ -17,7 +17,8 @@ struct link;
 
 struct link_events {
 	void (*damaged)(void *ctx, const struct inlay_digest *id);
-	void (*ended)(void *ctx); /* the worker went away; called once */
+	void (*replayed)(void *ctx, uint64_t number); /* events up to this generation are raised */
+	void (*ended)(void *ctx);                     /* the worker went away; called once */
 	void *ctx;
 };
 

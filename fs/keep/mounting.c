@@ -25,6 +25,7 @@ enum {
 
 static const int64_t ready_timeout_ns = 20ll * 1000000000;
 static const int64_t show_timeout_ns = 120ll * 1000000000;
+static const int64_t replay_wait_ns = 2ll * 1000000000;
 static const int64_t quick_death_ns = 10ll * 1000000000;
 
 extern char **environ;
@@ -109,6 +110,28 @@ static void on_damaged(void *ctx, const struct inlay_digest *id)
 			 ws->state.path, hex);
 }
 
+static void on_replayed(void *ctx, uint64_t number)
+{
+	struct inlay_workspace *ws = ctx;
+
+	scope_lock(&ws->lock);
+	if (number > ws->state.replayed)
+		ws->state.replayed = number;
+	(void)pthread_cond_broadcast(&ws->raised);
+}
+
+bool workspace_wait_replayed(struct inlay_workspace *ws, uint64_t number, int64_t wait_ns)
+{
+	int64_t until = inlay_now_ns() + wait_ns;
+	struct timespec ts = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+	int r = 0;
+
+	scope_lock(&ws->lock);
+	while (ws->link && !ws->link_ended && ws->state.replayed < number && r == 0)
+		r = pthread_cond_timedwait(&ws->raised, &ws->lock, &ts);
+	return ws->state.replayed >= number;
+}
+
 static void on_ended(void *ctx)
 {
 	struct inlay_workspace *ws = ctx;
@@ -116,6 +139,7 @@ static void on_ended(void *ctx)
 	{
 		scope_lock(&ws->lock);
 		ws->link_ended = true;
+		(void)pthread_cond_broadcast(&ws->raised);
 	}
 	host_wake(ws->host);
 }
@@ -139,7 +163,8 @@ static void drop_link(struct inlay_workspace *ws)
 static int open_link(struct inlay_workspace *ws, struct worker_msg *ret_hello,
 		     struct inlay_error *err)
 {
-	struct link_events events = {.damaged = on_damaged, .ended = on_ended, .ctx = ws};
+	struct link_events events = {
+		.damaged = on_damaged, .replayed = on_replayed, .ended = on_ended, .ctx = ws};
 	struct link *l;
 	int fd;
 	int r = link_open(ws->dir_fd, &events, &l, ret_hello, &fd, err);
@@ -250,6 +275,7 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err)
 		ws->state.live = hello.gen;
 		workspace_want_durable(ws);
 	}
+	ws->state.replayed = ws->state.live.number;
 	host_log(ws->host, "%s: taken over from worker %d, generation %llu", ws->state.path,
 		 hello.pid, (unsigned long long)hello.gen.number);
 	return 0;
@@ -366,6 +392,9 @@ int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_e
 	}
 	if (r < 0)
 		return r;
+	/* The replay works in the mount, which then is in use. */
+	if (!lazy)
+		(void)workspace_wait_replayed(ws, ws->state.live.number, replay_wait_ns);
 	r = kernel_umount(ws->state.path, lazy, err);
 	if (r < 0) {
 		scope_lock(&ws->lock);

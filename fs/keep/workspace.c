@@ -78,6 +78,7 @@ static void free_workspace(struct inlay_workspace *ws)
 	inlay_cleanup_close(&ws->dir_fd);
 	inlay_idset_fini(&ws->damaged);
 	(void)pthread_cond_destroy(&ws->unowned);
+	(void)pthread_cond_destroy(&ws->raised);
 	(void)pthread_mutex_destroy(&ws->lock);
 	(void)pthread_mutex_destroy(&ws->programs);
 	(void)pthread_mutex_destroy(&ws->change);
@@ -95,6 +96,7 @@ static struct inlay_workspace *new_workspace(struct inlay_host *host, const char
 	(void)pthread_mutex_init(&ws->programs, NULL);
 	(void)pthread_mutex_init(&ws->lock, NULL);
 	(void)pthread_cond_init(&ws->unowned, NULL);
+	(void)pthread_cond_init(&ws->raised, NULL);
 	ws->host = host;
 	ws->dir_fd = ws->fuse_fd = ws->watch_fd = -1;
 	(void)snprintf(ws->state.id, sizeof ws->state.id, "%.16s", id);

@@ -64,6 +64,7 @@ struct listed {
 	struct listed_name at, to;
 	uint64_t node; /* TOUCHED, attrs: the node itself, which may be watched */
 	uint32_t mode; /* of what is there now */
+	bool empty;    /* NEW: a file without content */
 	int64_t mtime_ns;
 	bool make;       /* NEW, REPLACED: it is to be made */
 	bool attrs;      /* TOUCHED: only attributes changed */

@@ -180,9 +180,9 @@ static void write_order(const struct listed *e, struct order *o)
 		o->len += 1u + e->to.len;
 		break;
 	case LISTED_TOUCHED:
-		o->verbs[0] = e->close_only ? HELPER_CLOSE
-			      : e->attrs    ? HELPER_ATTRS
-					    : HELPER_MODIFY;
+		o->verbs[0] = e->close_only && e->empty ? HELPER_CLOSE
+			      : e->attrs                ? HELPER_ATTRS
+							: HELPER_MODIFY;
 		break;
 	case LISTED_NEW:
 	case LISTED_GONE:
@@ -291,8 +291,7 @@ static void settle_running(struct replay *p, bool helper_lives)
 		scope_wrlock(&v->lock);
 		for (struct listed *e; (e = TAILQ_FIRST(&l->running));) {
 			if (e->kind == LISTED_TOUCHED && helper_lives) {
-				if (!e->close_only || !e->make || !S_ISREG(e->mode) ||
-				    (e->mode & 0111)) {
+				if (!e->close_only || !e->make || !S_ISREG(e->mode)) {
 					worker_count(&p->worker->replay_stats.raised, 1);
 					listed_drop(v, e);
 				} else {

@@ -21,6 +21,7 @@ struct side {
 	uint64_t size;
 	int64_t mtime_ns;
 	struct inlay_digest id;
+	struct inlay_tree_totals below;
 };
 
 struct changed {
@@ -34,20 +35,22 @@ struct changed {
 
 struct settle {
 	struct view *v;
+	const struct shapes *shapes;
 	struct view_notes *notes;
 	struct changed *names;
 	size_t count, cap;
 	bool dirs_went; /* a directory was removed */
 };
 
-int settle_begin(struct view *v, struct view_notes *notes, struct settle **ret,
-		 struct inlay_error *err)
+int settle_begin(struct view *v, const struct shapes *shapes, struct view_notes *notes,
+		 struct settle **ret, struct inlay_error *err)
 {
 	struct settle *s = calloc(1, sizeof *s);
 
 	if (!s)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	s->v = v;
+	s->shapes = shapes;
 	s->notes = notes;
 	notes->seq = ++v->listed.seq;
 	*ret = s;
@@ -143,8 +146,15 @@ static struct side side_of(const struct inlay_entry *e)
 {
 	if (!e)
 		return (struct side){0};
-	return (struct side){true,       e->mode, e->uid,      e->gid,
-			     e->subdirs, e->size, e->mtime_ns, e->id};
+	return (struct side){.there = true,
+			     .mode = e->mode,
+			     .uid = e->uid,
+			     .gid = e->gid,
+			     .subdirs = e->subdirs,
+			     .size = e->size,
+			     .mtime_ns = e->mtime_ns,
+			     .id = e->id,
+			     .below = e->below};
 }
 
 int settle_name(struct change *c, uint32_t dent, const struct inlay_entry *before,
@@ -241,6 +251,8 @@ static bool list_name(struct settle *s, const struct changed *n, bool watched, b
 		listed_set_was(v, &e->at, node, &was);
 	}
 	e->mode = n->after.mode;
+	e->mtime_ns = n->after.mtime_ns;
+	e->empty = n->after.size == 0;
 	e->in_dead = in_dead;
 	watched = watched || listed_watched(v, dir) ||
 		  (node && listed_watched(v, table_number(v->table, node)));
@@ -307,14 +319,17 @@ static int look_at_tree(struct change *c, uint32_t slot, const struct inlay_dige
 	return r;
 }
 
-int settle_look(struct change *c, uint32_t dent, const struct inlay_entry *before,
-		struct inlay_error *err)
+void settle_look(struct change *c, uint32_t dent, const struct inlay_entry *before,
+		 const struct inlay_entry *after)
 {
 	uint32_t slot = 0;
 
-	(void)err;
+	if (before && !after && inlay_entry_is_dir(before))
+		shapes_add(c->shapes, before, true);
+	if (after && !before && inlay_entry_is_dir(after))
+		shapes_add(c->shapes, after, false);
 	if (!dent || !before || !inlay_entry_is_dir(before))
-		return 0;
+		return;
 	{
 		scope_rdlock(&c->v->lock);
 		slot = table_dent(c->v->table, dent)->node;
@@ -322,7 +337,6 @@ int settle_look(struct change *c, uint32_t dent, const struct inlay_entry *befor
 	/* Without these trees there are no events; that is no reason not to switch. */
 	if (slot)
 		(void)look_at_tree(c, slot, &before->id, c->depth);
-	return 0;
 }
 
 /* A name goes, with all that is known below it; the deepest names first. quiet: no notes. */
@@ -391,7 +405,19 @@ static int by_content(const void *a, const void *b)
 
 	if ((x->mode & S_IFMT) != (y->mode & S_IFMT))
 		return (x->mode & S_IFMT) < (y->mode & S_IFMT) ? -1 : 1;
-	return memcmp(&x->id, &y->id, sizeof x->id);
+	if (!S_ISDIR(x->mode))
+		return memcmp(&x->id, &y->id, sizeof x->id);
+	/* Trees with the same contents may have different ids (shapes.c). */
+	if (x->below.entries != y->below.entries)
+		return x->below.entries < y->below.entries ? -1 : 1;
+	if (x->below.bytes != y->below.bytes)
+		return x->below.bytes < y->below.bytes ? -1 : 1;
+	return (x->subdirs > y->subdirs) - (x->subdirs < y->subdirs);
+}
+
+static bool same_content(const struct settle *s, const struct side *a, const struct side *b)
+{
+	return inlay_digest_equal(&a->id, &b->id) || shapes_same(s->shapes, &a->id, &b->id);
 }
 
 static int move_node(struct settle *s, struct changed *from, struct changed *to,
@@ -449,6 +475,11 @@ static int move_node(struct settle *s, struct changed *from, struct changed *to,
 				  .gid = to->after.gid,
 				  .subdirs = to->after.subdirs};
 	view_set_node(v, table_node(v->table, slot), &now);
+	if (S_ISDIR(now.mode)) {
+		r = switch_kept_dir(s, v, slot, &was.id, &now.id, err);
+		if (r < 0)
+			return r;
+	}
 	if (from->before.mode == now.mode && from->before.mtime_ns == now.mtime_ns &&
 	    from->before.uid == now.uid && from->before.gid == now.gid)
 		return 0;
@@ -481,7 +512,8 @@ static int find_moves(struct settle *s, struct inlay_error *err)
 	for (size_t i = 0, end; r == 0 && i < n; i = end) {
 		for (end = i + 1; end < n && by_content(&all[i], &all[end]) == 0; end++)
 			;
-		if (end - i != 2 || all[i].goes == all[i + 1].goes)
+		if (end - i != 2 || all[i].goes == all[i + 1].goes ||
+		    !same_content(s, all[i].side, all[i + 1].side))
 			continue;
 		struct changed *a = all[i].n, *b = all[i + 1].n;
 		r = all[i].goes ? move_node(s, a, b, err) : move_node(s, b, a, err);
@@ -519,6 +551,8 @@ static bool merge_again(struct settle *s, const struct changed *n)
 	s->notes->unnoted++;
 	e->make = n->after.there;
 	e->mode = n->after.mode;
+	e->mtime_ns = n->after.mtime_ns;
+	e->empty = n->after.size == 0;
 	e->failed = false;
 	e->kind = !e->at.old ? LISTED_NEW : e->make ? LISTED_REPLACED : LISTED_GONE;
 	if (!e->at.old && !e->make)

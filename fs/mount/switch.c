@@ -68,16 +68,21 @@ static int change_name(void *ctx, const struct inlay_entry *before, const struct
 	if (both_dirs || (before && after && inlay_entry_same_content(before, after)))
 		return dent ? change_kept(c, dent, after, err) : 0;
 	c->listing = true;
-	if (!c->settle)
-		return settle_look(c, dent, before, err);
+	if (!c->settle) {
+		settle_look(c, dent, before, after);
+		return 0;
+	}
 	return settle_name(c, dent, before, after, err);
 }
 
 static int change_dir(struct change *parent, uint32_t dir, const struct inlay_digest *before,
 		      const struct inlay_digest *after, struct inlay_error *err)
 {
-	struct change c = {
-		.v = parent->v, .settle = parent->settle, .dir = dir, .depth = parent->depth + 1};
+	struct change c = {.v = parent->v,
+			   .shapes = parent->shapes,
+			   .settle = parent->settle,
+			   .dir = dir,
+			   .depth = parent->depth + 1};
 
 	if (c.depth > INLAY_DEPTH_MAX)
 		return inlay_error_set(err, -E2BIG, "more than %d directories deep",
@@ -92,10 +97,19 @@ static int change_dir(struct change *parent, uint32_t dir, const struct inlay_di
 	return r;
 }
 
-static int change_root(struct view *v, const struct inlay_generation *gen, struct settle *settle,
-		       struct inlay_error *err)
+int switch_kept_dir(struct settle *s, struct view *v, uint32_t slot,
+		    const struct inlay_digest *before, const struct inlay_digest *after,
+		    struct inlay_error *err)
 {
-	struct change top = {.v = v, .settle = settle};
+	struct change top = {.v = v, .settle = s};
+
+	return change_dir(&top, slot, before, after, err);
+}
+
+static int change_root(struct view *v, const struct inlay_generation *gen, struct shapes *shapes,
+		       struct settle *settle, struct inlay_error *err)
+{
+	struct change top = {.v = v, .shapes = shapes, .settle = settle};
 	struct inlay_digest before = tree_of(&top, TABLE_ROOT);
 	__attribute__((cleanup(inlay_cleanup_inlay_dir_close))) struct inlay_dir dir = {0};
 
@@ -123,15 +137,17 @@ int view_switch(struct view *v, const struct inlay_generation *gen, struct view_
 		struct inlay_error *err)
 {
 	*ret = (struct view_notes){0};
-	int r = change_root(v, gen, NULL, err);
+	auto_of(shapes_free) struct shapes *shapes = shapes_new(v->trees);
+	int r = change_root(v, gen, shapes, NULL, err);
 	if (r < 0)
 		return r;
+	shapes_compare(shapes);
 	struct settle *settle;
 	scope_wrlock(&v->lock);
-	r = settle_begin(v, ret, &settle, err);
+	r = settle_begin(v, shapes, ret, &settle, err);
 	if (r < 0)
 		return r;
-	r = change_root(v, gen, settle, err);
+	r = change_root(v, gen, shapes, settle, err);
 	settle_free(settle);
 	return r;
 }

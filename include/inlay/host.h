@@ -93,6 +93,7 @@ struct inlay_workspace_state {
 	int worker_pid;
 	uint64_t worker_starts;
 	char mount_text[256]; /* why it is not mounted */
+	uint64_t replayed;    /* the newest generation whose file system events are all raised */
 	uint64_t damaged;     /* objects of the live generation that the store cannot give */
 	char owner[INLAY_HOST_OWNER_MAX]; /* who holds the lock; "" = nobody */
 	int64_t owner_since_ns;           /* CLOCK_REALTIME */
