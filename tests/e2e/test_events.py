@@ -6,20 +6,17 @@ the same events must come in the same order. What differs on purpose is said whe
 """
 import contextlib
 import ctypes
-import json
 import os
 import shutil
 import signal
 import stat
 import struct
 import subprocess
-import tempfile
 import threading
-import time
 
 import pytest
 
-from conftest import BUILD, INLAYD, Inlay, pids_with, until, write
+from conftest import BUILD, pids_with, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -251,3 +248,409 @@ def test_two_changes_of_one_name(inlay, root, src, watch):
     assert "MODIFY" in {e for p, e, _, _ in w.seen if p == str(dst / "a")}
     assert (dst / "a").read_text() == (src / "a").read_text() and not (dst / "flip").exists()
     assert status(dst)["events waiting"] == "0"
+
+
+# ---- other readers, while events are raised ----
+
+class Hammer:
+    """Threads that stat and read names all the time, and hold what they see against what may be seen."""
+
+    def __init__(self, names, check, threads=3):
+        self.stop = threading.Event()
+        self.wrong, self.count = [], 0
+        self.threads = [threading.Thread(target=self.run, args=(names, check)) for _ in range(threads)]
+
+    def run(self, names, check):
+        while not self.stop.is_set():
+            for name in names:
+                try:
+                    with open(name, "rb") as f:
+                        seen = f.read()
+                except FileNotFoundError:
+                    seen = None
+                except OSError as e:
+                    seen = e
+                self.count += 1
+                if problem := check(name, seen):
+                    self.wrong.append(problem)
+                    return
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for t in self.threads:
+            t.join()
+
+
+def test_no_reader_sees_a_wrong_answer(inlay, root, src, watch):
+    """Files that stay are always there; content never goes back; what was seen deleted does not come again."""
+    dst = root / "dst"
+    rounds = 170    # of three changes that are replayed each: more than 500
+    write(src / "stays", "0 " * 5000)
+    write(src / "dir/moves0", "moves")
+    write(src / "dir/comes0", "c")
+    sync(inlay, src, dst)
+    w = watch(dst)
+    newest = {}
+
+    def check(name, seen):
+        base = os.path.basename(name)
+        if isinstance(seen, OSError):
+            return f"{base}: {seen}"
+        if base == "stays":
+            if seen is None:
+                return "stays: ENOENT"
+            parts = set(seen.split())
+            if len(parts) != 1 or len(seen) != 5000 * (len(parts.copy().pop()) + 1):
+                return f"stays: torn or cut: {parts} {len(seen)}"
+            return None
+        if base.startswith("stable"):
+            return "stable: ENOENT" if seen is None else None
+        return None
+
+    write(src / "dir/stable", "s")
+    sync(inlay, src, dst)
+    names = [dst / "stays", dst / "dir/stable", dst / "dir/flips"]
+
+    def tail(name, seen):
+        """The number in a file only grows, seen by one thread."""
+        me = threading.get_ident()
+        if name.name == "stays" and seen:
+            number = int(seen.split()[0])
+            if number < newest.get(me, 0):
+                return f"stays: went back from {newest[me]} to {number}"
+            newest[me] = number
+        return check(name, seen)
+
+    with Hammer(names, tail) as h:
+        for i in range(1, rounds + 1):
+            write(src / "stays", f"{i} " * 5000)
+            os.rename(src / f"dir/moves{i - 1}", src / f"dir/moves{i}")
+            if i % 2:
+                write(src / "dir/flips", f"{i}")
+            else:
+                (src / "dir/flips").unlink()
+            inlay.sync(src, dst)
+            # Visible means for everybody, whatever was cached before.
+            assert (dst / "stays").read_text().startswith(f"{i} ")
+            assert (dst / "dir/flips").exists() == bool(i % 2)
+            assert (dst / f"dir/moves{i}").read_text() == "moves"
+            assert not (dst / f"dir/moves{i - 1}").exists()
+            assert not h.wrong, h.wrong
+    assert not h.wrong and h.count > 1000
+    until(lambda: status(dst)["events waiting"] == "0", what="the replay")
+    seen = w.by_name(dst)
+    assert status(dst)["events missed"] == "0"
+    moved = [e for p, e, _, _ in w.seen if e in ("MOVED_FROM", "MOVED_TO")]
+    turns = [e for p, e, _, _ in w.seen if p.endswith("/flips") and e in ("CREATE", "DELETE")]
+    assert len(moved) >= 2 * rounds * 0.9 and "stays" in seen
+    assert turns == ["CREATE", "DELETE"] * (len(turns) // 2) and len(turns) >= rounds * 0.9
+
+
+def helper_pid(dst):
+    pids = pids_with(f"replay --point {dst}")
+    return pids[0] if pids else None
+
+
+def test_helper_killed_at_any_moment(inlay, root, src, watch):
+    """The list is closed without it: what is mounted is right, and nothing stays listed."""
+    dst = root / "dst"
+    for i in range(300):
+        write(src / f"f{i}", "x")
+    sync(inlay, src, dst)
+    w = watch(dst)
+    for name in os.listdir(dst):
+        os.stat(dst / name)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(dst / "g0")
+    stop = threading.Event()
+    killed = []
+
+    def kill():
+        while not stop.is_set():
+            if pid := helper_pid(dst):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+    t = threading.Thread(target=kill)
+    t.start()
+    try:
+        for i in range(12):
+            for k in range(0, 300, 3):
+                a, b = src / f"f{k}", src / f"g{k}"
+                if a.exists():
+                    os.rename(a, b)
+                else:
+                    os.rename(b, a)
+                write(src / f"f{k + 1}", f"{i}\n" * (i + 1))
+            inlay.sync(src, dst)
+            assert sorted(os.listdir(dst)) == sorted(os.listdir(src))
+            for k in range(300):
+                for name in (f"f{k}", f"g{k}"):
+                    assert (dst / name).exists() == (src / name).exists(), name
+    finally:
+        stop.set()
+        t.join()
+    assert killed
+    until(lambda: status(dst)["events waiting"] == "0", what="the list to be closed")
+    # And it goes on with a new one.
+    write(src / "later", "x")
+    until(lambda: (sync(inlay, src, dst), write(src / "later", os.urandom(3).hex()),
+                   (str(dst / "later"), "CREATE") in {(p, e) for p, e, _, _ in w.read()} or
+                   (str(dst / "later"), "MODIFY") in {(p, e) for p, e, _, _ in w.read()})[2],
+          what="events after the kills")
+
+
+def test_executable_is_never_busy(inlay, root, src, watch):
+    dst = root / "dst"
+    program = write(src / "prog", "#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    shutil.copy("/bin/true", src / "true")
+    sync(inlay, src, dst)
+    watch(dst)
+    stop, wrong, runs = threading.Event(), [], [0]
+
+    def run():
+        while not stop.is_set():
+            for name, code in (("prog", 7), ("true", 0)):
+                try:
+                    got = subprocess.run([dst / name]).returncode
+                except OSError as e:
+                    wrong.append(e)
+                    continue
+                runs[0] += 1
+                if got != code:
+                    wrong.append(got)
+    t = threading.Thread(target=run)
+    t.start()
+    try:
+        for i in range(40):
+            write(src / "prog", f"#!/bin/sh\n# {i}\nexit 7\n")
+            with open(src / "true", "ab") as f:
+                f.write(b"x")
+            inlay.sync(src, dst)
+    finally:
+        stop.set()
+        t.join()
+    assert not wrong and runs[0] > 10
+
+
+# ---- real programs ----
+
+@contextlib.contextmanager
+def program(*args, **kw):
+    """A program that runs in the background; gives the list that its lines of output go to."""
+    lines = []
+    p = subprocess.Popen(list(map(os.fspath, args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         stdin=subprocess.DEVNULL, text=True, **kw)
+
+    def collect(stream):
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+    threads = [threading.Thread(target=collect, args=(s,)) for s in (p.stdout, p.stderr)]
+    for t in threads:
+        t.start()
+    try:
+        yield lines
+    finally:
+        p.kill()
+        p.wait()
+        for t in threads:
+            t.join()
+
+
+def need(*names):
+    for name in names:
+        if not shutil.which(name):
+            pytest.skip(f"needs {name}")
+
+
+def make_changes(src):
+    write(src / "a", "one, changed\n")
+    write(src / "d/new", "new\n")
+    (src / "d/c").unlink()
+    os.rename(src / "b", src / "b2")
+    write(src / "fresh/x", "x\n")
+
+
+@pytest.mark.parametrize("namespace", ["this namespace", "another namespace"])
+def test_inotifywait(inlay, root, src, namespace):
+    need("inotifywait", "unshare")
+    if namespace == "another namespace" and os.geteuid() != 0:
+        pytest.skip("needs root")
+    dst = root / "dst"
+    fill(src)
+    sync(inlay, src, dst)
+    way = ["unshare", "-m"] if namespace == "another namespace" else []
+    with program(*way, "inotifywait", "-m", "-r", "--format", "%w%f %e", dst) as lines:
+        until(lambda: "Watches established." in lines, what="inotifywait")
+        make_changes(src)
+        sync(inlay, src, dst)
+        want = [f"{dst}/a MODIFY", f"{dst}/a CLOSE_WRITE,CLOSE", f"{dst}/d/new CREATE",
+                f"{dst}/d/new CLOSE_WRITE,CLOSE", f"{dst}/d/c DELETE", f"{dst}/b MOVED_FROM",
+                f"{dst}/b2 MOVED_TO", f"{dst}/fresh CREATE,ISDIR"]
+        until(lambda: set(want) <= set(lines), what=f"{want} in {lines}")
+
+
+def test_tail_follows(inlay, root, src):
+    dst = root / "dst"
+    write(src / "log", "first\n")
+    sync(inlay, src, dst)
+    # tail takes FUSE for a file system of another machine and asks now and then instead of watching.
+    with program("tail", "-F", "-n", "+1", "-s", "0.1", "--max-unchanged-stats=1", dst / "log") as lines:
+        until(lambda: "first" in lines, what="tail")
+        for i in range(3):
+            write(src / "log", f"next {i}\n")
+            sync(inlay, src, dst)
+            until(lambda: f"next {i}" in lines, what=f"line {i} in {lines}")
+
+
+NODE_WATCH = """
+const fs = require('fs');
+fs.watch(process.argv[1], (event, name) => console.log(event, name));
+console.log('ready');
+"""
+
+CHOKIDAR = """
+const chokidar = require(process.argv[1]);
+const path = require('path');
+const top = process.argv[2];
+chokidar.watch(top, {ignoreInitial: true})
+    .on('all', (event, name) => console.log(event, path.relative(top, name)))
+    .on('ready', () => console.log('ready'));
+"""
+
+
+def test_node_fs_watch(inlay, root, src):
+    need("node")
+    dst = root / "dst"
+    fill(src)
+    sync(inlay, src, dst)
+    with program("node", "-e", NODE_WATCH, dst) as lines:
+        until(lambda: "ready" in lines, what="node")
+        make_changes(src)
+        sync(inlay, src, dst)
+        want = {"change a", "rename b", "rename b2", "rename fresh"}
+        until(lambda: want <= set(lines), what=f"{want} in {lines}")
+
+
+@pytest.fixture(scope="session")
+def chokidar(tmp_path_factory):
+    need("node", "npm")
+    top = tmp_path_factory.mktemp("npm")
+    r = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "chokidar@4"], cwd=top,
+                       capture_output=True, text=True)
+    if r.returncode:
+        pytest.skip("chokidar cannot be had: " + r.stderr[-200:])
+    return top / "node_modules/chokidar"
+
+
+def test_chokidar(inlay, root, src, chokidar):
+    """The same change by hand gives the same lines."""
+    dst, local = root / "dst", root / "local"
+    fill(src)
+    local.mkdir()
+    fill(local)
+    sync(inlay, src, dst)
+    with program("node", "-e", CHOKIDAR, chokidar, dst) as lines, \
+            program("node", "-e", CHOKIDAR, chokidar, local) as by_hand:
+        until(lambda: "ready" in lines and "ready" in by_hand, what="chokidar")
+        make_changes(local)
+        make_changes(src)
+        sync(inlay, src, dst)
+        want = {"change a", "add d/new", "unlink d/c", "unlink b", "add b2", "addDir fresh", "add fresh/x"}
+        for seen in (lines, by_hand):
+            until(lambda: want <= set(seen), what=f"{want} in {seen}")
+        # Another one, so that what came late is there too.
+        for top in (src, local):
+            write(top / "a", "last\n")
+            write(top / "end", "end\n")
+        sync(inlay, src, dst)
+        for seen in (lines, by_hand):
+            until(lambda: "add end" in seen, what=f"the end in {seen}")
+        assert set(lines) == set(by_hand)
+
+
+# ---- an ordinary user ----
+
+@pytest.fixture
+def ordinary(root):
+    """inlay as an ordinary user, whose mount is made by fusermount3."""
+    need("fusermount3", "setpriv")
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    os.chown(root, 65534, 65534)
+    os.chmod("/dev/fuse", stat.S_IMODE(os.stat("/dev/fuse").st_mode) | 0o006)
+    return ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import pathlib, os
+from conftest import Inlay, write
+import test_events as t
+root = pathlib.Path(sys.argv[2])
+src, dst = root / "src", root / "dst"
+inlay = Inlay(root)
+src.mkdir()
+t.fill(src)
+t.sync(inlay, src, dst)
+w = t.Inotify()
+w.add_below(dst)
+t.make_changes(src)
+os.chmod(src / "d", 0o555)
+t.sync(inlay, src, dst)
+os.chmod(src / "d", 0o755)
+found = w.by_name(dst)
+assert found["a"] == ["MODIFY", "CLOSE_WRITE"], found
+assert found["b"] == ["MOVED_FROM"] and found["b2"] == ["MOVED_TO"], found
+assert found["fresh"] == ["CREATE/"], found
+assert not (dst / "d/c").exists() and (dst / "d/new").read_text() == "new\\n"
+# A directory that its owner cannot write either: told to the kernel, without events.
+os.chmod(src / "d", 0o555)
+assert t.status(dst)["events waiting"] == "0"
+print("well")
+"""
+
+
+def test_ordinary_user(root, ordinary):
+    here = os.path.dirname(os.path.abspath(__file__))
+    r = subprocess.run([*ordinary, "/usr/bin/python3", "-c", SCRIPT, here, root], capture_output=True, text=True,
+                       env=dict(os.environ, INLAY_BUILD=str(BUILD), HOME=str(root), PYTHONDONTWRITEBYTECODE="1"),
+                       cwd=root)
+    assert r.stdout.strip().endswith("well"), r.stdout + r.stderr
+
+
+def test_unmount_during_a_replay(inlay, root, src, watch):
+    """The helper is in the mount while it works; that must not be in the way."""
+    dst = root / "dst"
+    for i in range(500):
+        write(src / f"f{i}", "x")
+    sync(inlay, src, dst)
+    for turn in range(3):
+        w = watch(dst)
+        for i in range(500):
+            write(src / f"f{i}", f"turn {turn}\n")
+        inlay.sync(src, dst)
+        inlay("umount", dst)
+        inlay("mount", dst)
+        w.read()
+
+
+def test_unwatched_changes_are_not_replayed(inlay, root, src):
+    dst = root / "dst"
+    for i in range(200):
+        write(src / f"f{i}", "x")
+    sync(inlay, src, dst)
+    for name in os.listdir(dst):
+        os.stat(dst / name)
+    for i in range(200):
+        write(src / f"f{i}", "y1")
+    sync(inlay, src, dst)
+    s = status(dst)
+    assert s["events raised"] == s["events missed"] == s["watched nodes"] == "0"
