@@ -32,9 +32,7 @@ struct inlay_workspace {
 	unsigned program_deaths;  /* `programs`: supervisors in a row that died soon */
 	pthread_mutex_t lock;     /* everything below */
 	pthread_cond_t unowned;   /* state.owner became empty */
-	pthread_mutex_t lock;   /* everything below */
-	pthread_cond_t unowned; /* state.owner became empty */
-	pthread_cond_t raised;  /* state.replayed grew, or the link ended */
+	pthread_cond_t raised;    /* state.replayed grew, or the link ended */
 	struct inlay_host *host;
 	unsigned refs; /* host.lock */
 	int dir_fd;    /* ws/<id> */
