@@ -33,6 +33,8 @@ static const struct command commands[] = {
 	{"shell", cmd_shell, "a shell in a workspace"},
 	{"fsck", cmd_fsck, "read and check a host's store"},
 	{"gc", cmd_gc, "free what no generation needs"},
+	{"check-ignore", cmd_check_ignore, "which paths are left out, and by which rule"},
+	{"why", cmd_why, "is a path synced, why, and which target has it"},
 	{"version", cmd_version, "versions of inlay and its formats"},
 };
 
@@ -40,7 +42,7 @@ static void usage(FILE *f)
 {
 	(void)fputs("usage: inlay COMMAND [options] ...\n\n", f);
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-		(void)fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+		(void)fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].help);
 	(void)fputs("\n'inlay COMMAND --help' tells more.\n", f);
 }
 

@@ -101,6 +101,8 @@ int cmd_signal(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
 int cmd_shell(int argc, char **argv);
+int cmd_check_ignore(int argc, char **argv);
+int cmd_why(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

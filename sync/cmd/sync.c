@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/patterns.h"
 #include "cmd/print.h"
 #include "cmd/progress.h"
 #include "inlay/cleanup.h"
@@ -65,7 +66,6 @@ enum {
 	OPT_EXIT_CODE,
 	OPT_LEVEL,
 	OPT_IGNORED,
-	PATTERNS_MAX = 10000,
 	EXIT_CHANGED = 10,
 };
 
@@ -73,8 +73,7 @@ struct options {
 	struct common common;
 	struct push_options push;
 	struct inlay_scan_options scan;
-	char **patterns;
-	size_t pattern_count;
+	struct patterns patterns;
 	bool itemize, stats, progress, exit_code, boot, no_boot;
 	uint64_t bwlimit;
 	struct progress_line line;
@@ -111,42 +110,6 @@ static const struct option table[] = {
 
 /* ---- options ---- */
 
-static int add_pattern(struct options *o, const char *prefix, const char *text, size_t len,
-		       struct inlay_error *err)
-{
-	auto_buf struct inlay_buf b = {0};
-
-	if (o->pattern_count == PATTERNS_MAX)
-		return inlay_error_set(err, -E2BIG, "more than %d patterns", PATTERNS_MAX);
-	inlay_buf_printf(&b, "%s", prefix);
-	inlay_buf_add(&b, text, len);
-	char **more = reallocarray(o->patterns, o->pattern_count + 1, sizeof *more);
-	if (more)
-		o->patterns = more;
-	char *copy = more ? strdup(inlay_buf_cstr(&b)) : NULL;
-	if (!copy)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	o->patterns[o->pattern_count++] = copy;
-	return 0;
-}
-
-static int add_patterns_from(struct options *o, const char *path, struct inlay_error *err)
-{
-	auto_buf struct inlay_buf b = {0};
-	int r = inlay_read_file(AT_FDCWD, path, INLAY_IGNORE_FILE_MAX, &b, err);
-
-	if (r == INLAY_IO_MISSING)
-		return inlay_error_set(err, -ENOENT, "there is no file %s", path);
-	for (size_t at = 0; r == 0 && at < b.len;) {
-		const char *line = (const char *)b.data + at;
-		const char *end = memchr(line, '\n', b.len - at);
-		size_t len = end ? (size_t)(end - line) : b.len - at;
-		r = add_pattern(o, "", line, len, err);
-		at += len + 1;
-	}
-	return r;
-}
-
 /* rsync: a bare number means KiB a second. */
 static int parse_rate(const char *text, uint64_t *ret, struct inlay_error *err)
 {
@@ -178,11 +141,11 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		o->scan.checksum = true;
 		return 0;
 	case OPT_EXCLUDE:
-		return add_pattern(o, "", optarg, strlen(optarg), err);
+		return patterns_add(&o->patterns, "", optarg, strlen(optarg), err);
 	case OPT_INCLUDE:
-		return add_pattern(o, "!", optarg, strlen(optarg), err);
+		return patterns_add(&o->patterns, "!", optarg, strlen(optarg), err);
 	case OPT_EXCLUDE_FROM:
-		return add_patterns_from(o, optarg, err);
+		return patterns_add_from(&o->patterns, optarg, err);
 	case OPT_NO_GITIGNORE:
 		o->scan.ignore.no_gitignore = true;
 		return 0;
@@ -599,8 +562,7 @@ static int run(struct options *o, const char *src, const char *dst)
 	struct source s;
 	int code;
 
-	o->scan.ignore.patterns = (const char *const *)o->patterns;
-	o->scan.ignore.pattern_count = o->pattern_count;
+	patterns_use(&o->patterns, &o->scan.ignore);
 	o->line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
 	o->push.progress = on_progress;
 	o->push.ctx = o;
@@ -658,9 +620,7 @@ int cmd_sync(int argc, char **argv)
 	struct options o = {.push = {.lock_wait_ns = 60ll * 1000000000}};
 	int code = parse_and_run(&o, argc, argv);
 
-	for (size_t i = 0; i < o.pattern_count; i++)
-		free(o.patterns[i]);
-	free(o.patterns);
+	patterns_fini(&o.patterns);
 	common_fini(&o.common);
 	return code;
 }

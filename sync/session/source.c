@@ -131,6 +131,27 @@ static uint64_t key_of(const struct inlay_scan_options *o)
 	return inlay_xxh3(b.data, b.len);
 }
 
+int source_remembered(const char *state, const char *path, struct inlay_store **ret_store,
+		      struct inlay_trees **ret_trees, struct inlay_error *err)
+{
+	auto_of(inlay_store_close) struct inlay_store *store = NULL;
+	auto_buf struct inlay_buf dir = {0};
+	char id[17];
+
+	short_id(path, strlen(path), id);
+	inlay_buf_printf(&dir, "%s/sources/%s", state, id);
+	auto_close int fd = open(inlay_buf_cstr(&dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		return inlay_error_sys(err, -errno, "open %s", inlay_buf_cstr(&dir));
+	int r = fd < 0 ? 1 : inlay_store_open(fd, "store", 0, &store, err);
+	if (r != 0)
+		return r < 0 ? r : SOURCE_UNKNOWN;
+	r = inlay_trees_new(store, TREE_CACHE_BYTES, ret_trees, err);
+	if (r == 0)
+		*ret_store = take_ptr(store);
+	return r;
+}
+
 static int open_store(struct source *s, struct inlay_error *err)
 {
 	int r = inlay_store_open(s->state_fd, "store", INLAY_STORE_CREATE | INLAY_STORE_WRITE,

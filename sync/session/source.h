@@ -103,6 +103,14 @@ int source_build(struct source *s, struct inlay_root *ret, struct inlay_error *e
 /* Remembers the snapshot for the next time. */
 int source_save(struct source *s, struct inlay_error *err) inlay_must_check;
 
+/*
+ * The trees that are remembered of a folder (its resolved path), for reading beside whoever works on it. The
+ * caller frees both, the trees first. Positive: SOURCE_UNKNOWN, nothing is remembered.
+ */
+enum { SOURCE_UNKNOWN = 1 };
+int source_remembered(const char *state, const char *path, struct inlay_store **ret_store,
+		      struct inlay_trees **ret_trees, struct inlay_error *err) inlay_must_check;
+
 /* ---- what targets have ---- */
 
 struct acked {
