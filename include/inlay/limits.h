@@ -27,6 +27,16 @@ enum {
 	INLAY_SIGNATURE_MAX = 64 << 20,  /* librsync's signature of one object */
 	INLAY_REPLAY_MAX = 1 << 16,      /* changed names that wait for their events */
 	INLAY_NOISE_MAX = 64 << 10,      /* what a login shell may print before the magic */
+	/* archives of images */
+	INLAY_ARCHIVE_ENTRIES_MAX = 4 << 20, /* in all layers together */
+	INLAY_ARCHIVE_LAYERS_MAX = 256,
+	INLAY_ARCHIVE_MEMBERS_MAX = 4096, /* files of the outer archive */
+	INLAY_ARCHIVE_JSON_MAX = 4 << 20, /* bytes of one JSON document */
+	INLAY_ARCHIVE_JSON_DEPTH = 64,
+	INLAY_ARCHIVE_INDEX_DEPTH = 4,        /* indexes that name indexes */
+	INLAY_ARCHIVE_SYMLINKS_MAX = 40,      /* followed for one path */
+	INLAY_ARCHIVE_EXPAND = 1000,          /* bytes out for each byte in ... */
+	INLAY_ARCHIVE_EXPAND_FREE = 64 << 20, /* ... once more than this came out */
 };
 
 #define INLAY_OBJECT_MAX (1ull << 40) /* bytes of one object */
