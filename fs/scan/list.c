@@ -142,10 +142,28 @@ static int look_at_all(struct scan_lister *l, struct scan_node *node, struct inl
 	return r;
 }
 
+static int tell_enter(struct scan_lister *l, const struct scan_node *node, struct inlay_error *err)
+{
+	const struct inlay_scan_options *o = l->walk->options;
+	auto_buf struct inlay_buf path = {0};
+
+	if (!o->enter)
+		return 0;
+	scan_node_path(node, &path);
+	path.len -= path.len > 0; /* the slash behind it */
+	const char *text = inlay_buf_cstr(&path);
+	int r = inlay_buf_check(&path, err);
+	if (r == 0)
+		o->enter(o->enter_ctx, node->fd, text, path.len);
+	return r;
+}
+
 static int list_whole(struct scan_lister *l, struct scan_node *node, struct inlay_error *err)
 {
-	int r = read_names(l, node, err);
+	int r = tell_enter(l, node, err);
 
+	if (r == 0)
+		r = read_names(l, node, err);
 	if (r <= 0)
 		return r;
 	node->rule_files = 0;

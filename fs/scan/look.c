@@ -252,10 +252,55 @@ static bool left_out(const struct scan_node *node, const char *name, size_t len,
 	return inlay_ignore_match(node->rules, name, len, is_dir, NULL);
 }
 
+static bool is_held(const struct scan_walk *w, const struct scan_node *node, const char *name,
+		    size_t len)
+{
+	auto_buf struct inlay_buf path = {0};
+
+	for (size_t i = 0; i < w->options->held_count; i++) {
+		const char *held = w->options->held[i], *slash = strrchr(held, '/');
+		const char *base = slash ? slash + 1 : held;
+		if (strlen(base) != len || memcmp(base, name, len) != 0)
+			continue;
+		if (path.len == 0) {
+			scan_node_path(node, &path);
+			inlay_buf_add(&path, name, len);
+		}
+		if (strcmp(inlay_buf_cstr(&path), held) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The name as it stood in the last snapshot, whatever it is now. */
+static int take_held(struct scan_lister *l, const struct scan_node *node, const char *name,
+		     size_t len, struct inlay_error *err)
+{
+	struct scan_item item = {
+		.hash = inlay_name_hash(name, len), .name = name, .name_len = (uint8_t)len};
+
+	(void)compare(l, node, &item);
+	if (item.old_entry < 0)
+		return 0;
+	const struct scan_block *b = node->before->blocks[item.old_block];
+	item.entry = b->entries[item.old_entry];
+	if (!S_ISREG(item.entry.mode) || (item.entry.flags & SCAN_DIRTY))
+		return 0;
+	item.type = S_IFREG;
+	item.was_same = item.clean = true;
+	if (b->owners)
+		item.owner = b->owners[item.old_entry];
+	inlay_buf_add(&l->items, &item, sizeof item);
+	return inlay_buf_check(&l->items, err);
+}
+
 int scan_look(struct scan_lister *l, struct scan_node *node, const char *name, size_t len,
 	      unsigned char type, struct inlay_error *err)
 {
 	struct statx st;
+
+	if (l->walk->options->held_count > 0 && is_held(l->walk, node, name, len))
+		return take_held(l, node, name, len, err);
 
 	if (type != DT_UNKNOWN && left_out(node, name, len, type == DT_DIR)) {
 		node->ignored++;

@@ -307,3 +307,25 @@ struct scan_saved scan_snapshot_saved(struct inlay_snapshot *s)
 	scope_lock(&s->lock);
 	return s->saved;
 }
+
+bool inlay_snapshot_has_dir(const struct inlay_snapshot *s, const char *path)
+{
+	const struct scan_dir *d = s->root;
+
+	while (*path) {
+		size_t len = strcspn(path, "/");
+		uint64_t hash = inlay_name_hash(path, len);
+		uint32_t number = scan_block_of(d, hash), child = 0;
+		const struct scan_block *b = d->blocks[number];
+		int64_t at = scan_block_find(b, d->bits, hash, path, len);
+		if (at < 0 || !S_ISDIR(b->entries[at].mode))
+			return false;
+		for (uint32_t i = 0; i < number; i++)
+			child += d->blocks[i]->subdirs;
+		for (int64_t i = 0; i < at; i++)
+			child += S_ISDIR(b->entries[i].mode);
+		d = d->children[child];
+		path += len + (path[len] == '/');
+	}
+	return true;
+}

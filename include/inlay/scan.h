@@ -50,6 +50,17 @@ struct inlay_scan_options {
 			     times) */
 	bool owners;      /* carry uid and gid; otherwise both are 0 in the trees */
 	unsigned threads; /* that walk; 0 = 2 */
+	/*
+	 * Called before a directory is listed whole, with an open descriptor and its path ("" is the root; a NUL
+	 * follows), from any thread of the walk: what a watch sees from then on and what the listing gives
+	 * leaves no gap. May be NULL.
+	 */
+	void (*enter)(void *ctx, int dirfd, const char *path, size_t len);
+	void *enter_ctx;
+	/* Paths that are left as the old snapshot has them, or out when it does not have them as files: what
+	 * changes all the time and shall not keep the rest from being taken. */
+	const char *const *held;
+	size_t held_count;
 };
 
 /* Names of things that are left out or worth a word, for messages: at most INLAY_SCAN_NAMES of
@@ -97,6 +108,9 @@ INLAY_DEFINE_CLEANUP(struct inlay_snapshot, inlay_snapshot_unref)
 const struct inlay_scan_stats *inlay_snapshot_stats(const struct inlay_snapshot *s);
 /* Device and inode of the folder that was walked: another one is a reason to halt. */
 void inlay_snapshot_identity(const struct inlay_snapshot *s, uint64_t *ret_dev, uint64_t *ret_ino);
+
+/* True when the path (no slash at its end, "" is the root) is a directory in the snapshot. */
+bool inlay_snapshot_has_dir(const struct inlay_snapshot *s, const char *path);
 
 /* ---- reading what is dirty ---- */
 
