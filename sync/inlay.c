@@ -5,6 +5,7 @@
  * sync/ is state in motion:
  *     cmd/        one file for each subcommand: parse, call, print
  *     session/    the asking side (push, client, source) and the serving side (serve)
+ *     watch/      from changes of a folder to change sets
  *     transport/  ways to a host: a local child, ssh, libssh2
  *     wire/       frames, messages, the object stream: bytes <-> structs
  */
@@ -17,6 +18,8 @@
 
 static const struct command commands[] = {
 	{"sync", cmd_sync, "make a folder appear on a host, as one change set"},
+	{"watch", cmd_watch, "sync again whenever something changes"},
+	{"flush", cmd_flush, "return when every target of a watch shows the present state"},
 	{"mount", cmd_mount, "mount again what was published last"},
 	{"umount", cmd_umount, "end a mount"},
 	{"status", cmd_status, "what is shown where"},

@@ -76,6 +76,16 @@ void print_short_id(struct inlay_buf *b, const struct inlay_digest *id)
 	inlay_buf_printf(b, "%.8s", hex);
 }
 
+void print_clock(struct inlay_buf *b, int64_t realtime_ns)
+{
+	time_t sec = (time_t)(realtime_ns / 1000000000);
+	struct tm tm;
+	char text[40];
+
+	if (localtime_r(&sec, &tm) && strftime(text, sizeof text, "%H:%M:%S", &tm))
+		inlay_buf_printf(b, "%s.%03d", text, (int)(realtime_ns / 1000000 % 1000));
+}
+
 void print_local_time(struct inlay_buf *b, int64_t realtime_ns)
 {
 	time_t sec = (time_t)(realtime_ns / 1000000000);

@@ -28,6 +28,8 @@ void print_text(FILE *f, struct inlay_buf *b);
 
 /* "9f2c1e7": enough of an id for people. */
 void print_short_id(struct inlay_buf *b, const struct inlay_digest *id);
+/* Local time with milliseconds, "12:04:11.042". */
+void print_clock(struct inlay_buf *b, int64_t realtime_ns);
 /* Local time, "2026-11-21 12:04:11". */
 void print_local_time(struct inlay_buf *b, int64_t realtime_ns);
 

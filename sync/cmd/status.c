@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/livestatus.h"
 #include "cmd/print.h"
 #include "inlay/cleanup.h"
 #include "inlay/text.h"
@@ -19,6 +20,7 @@ static const char help[] = "usage: inlay status [options] [DST...]\n"
 struct options {
 	struct common common;
 	unsigned rows;
+	struct pathset live; /* pairs that a watch told about */
 	const char *dst;
 };
 
@@ -162,8 +164,16 @@ static int on_acked(void *ctx, const struct acked *a, struct inlay_error *err)
 	struct inlay_buf b = {0};
 
 	(void)err;
+	livestatus_pair(&b, a->source, a->target);
+	bool live = !b.failed && pathset_has(&o->live, inlay_buf_cstr(&b));
+	inlay_buf_clear(&b);
+	if (live) {
+		inlay_buf_fini(&b);
+		return 0;
+	}
 	o->rows++;
 	if (o->common.json) {
+		inlay_buf_fini(&b);
 		print_acked_json(a);
 		return 0;
 	}
@@ -187,7 +197,10 @@ static int remembered(struct options *o)
 {
 	struct inlay_error err = {0};
 
-	if (acked_each(o->common.state, on_acked, o, &err) < 0)
+	o->rows = livestatus_all(o->common.state, o->common.json, &o->live);
+	int r = acked_each(o->common.state, on_acked, o, &err);
+	pathset_fini(&o->live);
+	if (r < 0)
 		return common_fail(&o->common, &err);
 	if (o->rows == 0 && !o->common.json && o->common.verbose >= 0)
 		(void)puts("nothing was synced from here yet");

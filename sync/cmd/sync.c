@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/pair.h"
 #include "cmd/patterns.h"
 #include "cmd/print.h"
 #include "cmd/progress.h"
@@ -15,6 +14,7 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "session/push.h"
+#include "watch/control.h"
 
 static const char help[] =
 	"usage: inlay sync [options] SRC DST\n"
@@ -74,6 +74,7 @@ struct options {
 	struct push_options push;
 	struct inlay_scan_options scan;
 	struct patterns patterns;
+	bool changed; /* a watch did something */
 	bool itemize, stats, progress, exit_code, boot, no_boot;
 	uint64_t bwlimit;
 	struct progress_line line;
@@ -109,22 +110,6 @@ static const struct option table[] = {
 };
 
 /* ---- options ---- */
-
-/* rsync: a bare number means KiB a second. */
-static int parse_rate(const char *text, uint64_t *ret, struct inlay_error *err)
-{
-	uint64_t n;
-
-	if (strspn(text, "0123456789.") == strlen(text)) {
-		auto_buf struct inlay_buf b = {0};
-		inlay_buf_printf(&b, "%sk", text);
-		return inlay_parse_size(inlay_buf_cstr(&b), ret, err);
-	}
-	int r = inlay_parse_size(text, &n, err);
-	if (r == 0)
-		*ret = n;
-	return r;
-}
 
 static int take(struct options *o, int c, struct inlay_error *err)
 {
@@ -168,7 +153,7 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		o->boot = true;
 		return 0;
 	case OPT_BWLIMIT:
-		return parse_rate(optarg, &o->bwlimit, err);
+		return pair_parse_rate(optarg, &o->bwlimit, err);
 	case OPT_STATS:
 		o->stats = true;
 		return 0;
@@ -193,59 +178,6 @@ static int take(struct options *o, int c, struct inlay_error *err)
 	default:
 		return inlay_error_set(err, -EINVAL, "unknown option");
 	}
-}
-
-/* ---- nesting ---- */
-
-static bool is_below(const char *path, const char *dir)
-{
-	size_t len = strlen(dir);
-
-	return strncmp(path, dir, len) == 0 && (path[len] == 0 || path[len] == '/');
-}
-
-/* Where a local target will be: its nearest directory that exists, resolved, and the rest. */
-static int resolve_target(const char *path, char ret[static 2 * PATH_MAX], struct inlay_error *err)
-{
-	auto_free char *copy = strdup(path);
-	auto_buf struct inlay_buf rest = {0};
-
-	while (copy && *copy) {
-		auto_free char *real = realpath(copy, NULL);
-		if (real) {
-			(void)snprintf(ret, 2 * PATH_MAX, "%s%s", strcmp(real, "/") ? real : "",
-				       inlay_buf_cstr(&rest));
-			return 0;
-		}
-		char *slash = strrchr(copy, '/');
-		auto_buf struct inlay_buf more = {0};
-		inlay_buf_printf(&more, "%s%s", slash, inlay_buf_cstr(&rest));
-		struct inlay_buf old = rest;
-		rest = more;
-		more = old;
-		*slash = 0;
-	}
-	if (!copy)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	(void)snprintf(ret, 2 * PATH_MAX, "%s", inlay_buf_cstr(&rest));
-	return 0;
-}
-
-static int check_nesting(const struct source *s, const struct target *t, struct inlay_error *err)
-{
-	char path[2 * PATH_MAX];
-
-	if (t->host)
-		return 0;
-	int r = resolve_target(t->path, path, err);
-	if (r < 0 || (!is_below(path, s->path) && !is_below(s->path, path)))
-		return r;
-	r = inlay_error_set(err, -EINVAL,
-			    "%s and %s lie inside each other: take a target outside of the "
-			    "source",
-			    s->path, path);
-	(void)inlay_error_set_exit(err, INLAY_EXIT_USAGE);
-	return r;
 }
 
 /* ---- output ---- */
@@ -323,26 +255,6 @@ static void name_change(void *ctx, const char *path, size_t len, const struct in
 	print_text(stdout, &b);
 }
 
-static void put_counts(struct inlay_buf *b, const struct push_result *r)
-{
-	const struct {
-		uint64_t n;
-		const char *word;
-	} parts[] = {{r->modified, "changed"}, {r->added, "added"}, {r->removed, "deleted"}};
-	const char *comma = "";
-
-	for (size_t i = 0; i < 3; i++) {
-		if (!parts[i].n)
-			continue;
-		inlay_buf_printf(b, "%s", comma);
-		inlay_text_count(b, parts[i].n);
-		inlay_buf_printf(b, " %s", parts[i].word);
-		comma = ", ";
-	}
-	if (!*comma)
-		inlay_buf_printf(b, "attributes only");
-}
-
 static void print_summary(const struct options *o, const char *target, const struct push_result *r)
 {
 	struct inlay_buf b = {0};
@@ -353,7 +265,7 @@ static void print_summary(const struct options *o, const char *target, const str
 	else if (r->changed)
 		inlay_buf_printf(&b, ": generation %llu: ", (unsigned long long)r->generation);
 	if (r->changed || (o->push.dry_run && (r->added || r->modified || r->removed)))
-		put_counts(&b, r);
+		pair_put_counts(&b, r);
 	else
 		inlay_buf_printf(&b, o->push.dry_run ? "no change" : ": no change, generation %llu",
 				 (unsigned long long)r->generation);
@@ -410,20 +322,6 @@ static void print_stats(const struct push_result *r)
 	print_text(stdout, &b);
 }
 
-static json_t *codecs_json(const struct codecs *codecs)
-{
-	json_t *all = json_object();
-
-	for (size_t i = 0; i < CODEC_COUNT; i++) {
-		const struct codec_count *c = &codecs->by[i];
-		json_t *one =
-			json_pack("{s:I, s:I, s:I}", "objects", (json_int_t)c->objects, "bytes",
-				  (json_int_t)c->raw, "wire_bytes", (json_int_t)c->wire);
-		(void)json_object_set_new(all, codec_name((enum codec)i), one);
-	}
-	return all;
-}
-
 static void print_result_json(const struct options *o, const struct source *s, const char *target,
 			      const struct push_result *r)
 {
@@ -444,7 +342,7 @@ static void print_result_json(const struct options *o, const struct source *s, c
 			     r->codecs.by[CODEC_PATCH].objects),
 		"sent_bytes", (json_int_t)r->sent_bytes, "received_bytes",
 		(json_int_t)r->received_bytes, "total_ms", print_json_ms(r->total_ns), "mounted",
-		r->mounted, "codecs", codecs_json(&r->codecs));
+		r->mounted, "codecs", pair_codecs_json(&r->codecs));
 	if (!o->push.dry_run)
 		(void)json_object_set_new(j, "root", json_string(hex));
 	if (r->changed)
@@ -538,7 +436,7 @@ static int sync_with_source(struct options *o, struct source *s, const struct ta
 	struct transport_options transport = common_transport(&o->common, t);
 	struct push_result result = {0};
 	struct inlay_error err = {0};
-	int r = check_nesting(s, t, &err);
+	int r = pair_check_nesting(s->path, t, &err);
 
 	if (r == 0)
 		r = push(s, t, &transport, o->bwlimit, &o->push, &result, &err);
@@ -555,8 +453,66 @@ static int sync_with_source(struct options *o, struct source *s, const struct ta
 	return o->exit_code && result.changed ? EXIT_CHANGED : INLAY_EXIT_OK;
 }
 
+/* ---- through a watch ---- */
+
+static int print_watched(void *ctx, const struct control_packet *p, struct inlay_error *err)
+{
+	struct options *o = ctx;
+	const struct control_row *row = &p->row;
+	struct push_result r = {.generation = row->status.generation,
+				.root = row->status.root,
+				.changed = row->changed,
+				.mounted = row->status.mounted};
+	struct inlay_buf b = {0};
+
+	(void)err;
+	if (p->kind != CONTROL_ROW)
+		return 0;
+	o->changed = row->changed;
+	if (o->common.json) {
+		char hex[INLAY_DIGEST_HEX];
+		inlay_digest_hex(&r.root.tree, hex);
+		print_json(json_pack("{s:i, s:o, s:b, s:b, s:I, s:s, s:b}", "schema", 1, "target",
+				     print_json_name(row->target, strlen(row->target)), "watched",
+				     true, "changed", r.changed, "generation",
+				     (json_int_t)r.generation, "root", hex, "mounted", r.mounted));
+	} else if (o->common.verbose >= 0) {
+		inlay_text_escape(&b, row->target, strlen(row->target));
+		inlay_buf_printf(&b, ": %sgeneration %llu, by the watch that runs\n",
+				 r.changed ? "" : "no change, ", (unsigned long long)r.generation);
+		print_text(stdout, &b);
+	}
+	return 0;
+}
+
+/* A watch of the folder holds its lock and knows what the target has: it does the work. */
+static int sync_by_watch(struct options *o, int fd, const struct target *t)
+{
+	struct control_request m = {.verb = CONTROL_FLUSH, .force = o->push.force};
+	auto_buf struct inlay_buf text = {0};
+	struct inlay_error err = {0};
+	int r = 0;
+
+	target_text(t, &text);
+	(void)snprintf(m.target, sizeof m.target, "%s", inlay_buf_cstr(&text));
+	if (o->push.dry_run || o->scan.checksum || o->itemize || o->stats) {
+		r = inlay_error_set(
+			&err, -EWOULDBLOCK,
+			"a watch of this folder runs and does the syncing; for -n, -i, -c and "
+			"--stats end it first ('inlay watch --stop SRC')");
+		(void)inlay_error_set_exit(&err, INLAY_EXIT_LOCKED);
+	}
+	if (r == 0)
+		r = control_ask(fd, &m, print_watched, o, &err);
+	if (r < 0)
+		return common_fail(&o->common, &err);
+	return o->exit_code && o->changed ? EXIT_CHANGED : INLAY_EXIT_OK;
+}
+
 static int run(struct options *o, const char *src, const char *dst)
 {
+	auto_free char *real = realpath(src, NULL);
+	auto_close int watch_fd = -1;
 	struct inlay_error err = {0};
 	struct target t = {0};
 	struct source s;
@@ -571,6 +527,11 @@ static int run(struct options *o, const char *src, const char *dst)
 	int r = target_parse(dst, &t, &err);
 	if (r < 0)
 		return common_fail(&o->common, &err);
+	if (control_connect(o->common.state, real ? real : src, &watch_fd, NULL) == 0) {
+		code = sync_by_watch(o, watch_fd, &t);
+		target_fini(&t);
+		return code;
+	}
 	struct source_options so = {.state = o->common.state,
 				    .scan = o->scan,
 				    .lock_wait_ns = o->push.lock_wait_ns,

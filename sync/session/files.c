@@ -75,6 +75,10 @@ static int send_one(struct files *fs, size_t i, struct inlay_error *err)
 	/* Another file with the same content may have come first. */
 	if (!sender_has(&fs->p->sender, &f->id))
 		r = source_read_path(fs->p->source, plan_path(plan, f), &f->id, &fs->consumer, err);
+	if (r == SOURCE_AGAIN) {
+		inlay_buf_clear(&fs->p->moved_path);
+		inlay_buf_add(&fs->p->moved_path, plan_path(plan, f), f->path_len);
+	}
 	session_file_done(fs->p, f->size);
 	return r;
 }

@@ -10,8 +10,8 @@
 #include "inlay/io.h"
 
 enum {
-	ATTEMPTS_MAX = 8,      /* conversations until a push gives up */
-	ASK_AFTER = 256 << 10, /* bytes of a cut change set for which it is worth a round trip */
+	ATTEMPTS_MAX = 8,     /* conversations until a push gives up */
+	ASK_AFTER = 64 << 10, /* bytes of a cut change set for which it is worth a round trip */
 };
 
 /* A kept session asks for a sign of life after the first, and takes the peer for dead after the second. */
@@ -152,9 +152,12 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 		r = remember(s, err);
 	}
 	/* What arrived of a large change set that was cut is asked for next time. */
-	if (r < 0 && s->torn_set && s->client.conn.sent > ASK_AFTER)
+	if (r != 0 && (s->torn_set || s->commits > 0) && ret->sent_bytes > ASK_AFTER)
 		s->broken = true;
 	ret->total_ns = inlay_monotonic_ns() - start;
+	/* OPEN was said, and its answer not heard. */
+	if (r == SESSION_LATER && !s->live)
+		session_hang_up(s, false);
 	/* A halt comes before anything is sent: what was agreed on still holds. */
 	if (r < 0 && !(s->live && inlay_error_exit(err) == INLAY_EXIT_HALT))
 		session_hang_up(s, true);
@@ -234,4 +237,5 @@ void session_close(struct session *s)
 {
 	session_hang_up(s, false);
 	plan_fini(&s->plan);
+	inlay_buf_fini(&s->moved_path);
 }

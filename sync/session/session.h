@@ -52,8 +52,9 @@ struct session {
 	struct inlay_idset lost;  /* bases that it refused: eight bytes of their ids, then zeros */
 	struct plan plan;
 	struct push_progress progress;
-	unsigned commits;   /* sent and not yet answered */
-	bool until_durable; /* the push at hand ends only then */
+	struct inlay_buf moved_path; /* SESSION_LATER: the file that is another by now */
+	unsigned commits;            /* sent and not yet answered */
+	bool until_durable;          /* the push at hand ends only then */
 	int64_t sent_from_ns;
 	uint64_t counted_sent, counted_received; /* of the connection, in results already */
 	uint64_t generation, remembered; /* newest that was visible; newest in targets/<id> */

@@ -20,7 +20,8 @@ enum {
 	TREE_CACHE_BYTES = 16 << 20,
 	SMALL_FILE_BYTES = 1 << 20, /* read as a whole */
 	PIECE_BYTES = 256 << 10,
-	READ_ATTEMPTS = 6, /* of a file that changes under the reader */
+	READ_ATTEMPTS = 6,      /* of a file that changes under the reader */
+	READ_ATTEMPTS_LIVE = 2, /* when it can be left for later */
 };
 
 int source_default_state(struct inlay_buf *b, struct inlay_error *err)
@@ -66,12 +67,12 @@ static int open_root(struct source *s, const char *path, struct inlay_error *err
 	return 0;
 }
 
-static void short_id(const void *bytes, size_t len, char ret[static 17])
+void source_id(const char *path, char ret[static 17])
 {
 	struct inlay_digest d;
 	char hex[INLAY_DIGEST_HEX];
 
-	inlay_digest_of(bytes, len, &d);
+	inlay_digest_of(path, strlen(path), &d);
 	inlay_digest_hex(&d, hex);
 	(void)snprintf(ret, 17, "%.16s", hex);
 }
@@ -81,7 +82,7 @@ static int open_state(struct source *s, const char *state, struct inlay_error *e
 	char id[17], name[32];
 	auto_close int dir = -1;
 
-	short_id(s->path, strlen(s->path), id);
+	source_id(s->path, id);
 	(void)snprintf(name, sizeof name, "sources/%s", id);
 	int r = inlay_open_dir(AT_FDCWD, state, 0700, &dir, err);
 	if (r == 0)
@@ -138,7 +139,7 @@ int source_remembered(const char *state, const char *path, struct inlay_store **
 	auto_buf struct inlay_buf dir = {0};
 	char id[17];
 
-	short_id(path, strlen(path), id);
+	source_id(path, id);
 	inlay_buf_printf(&dir, "%s/sources/%s", state, id);
 	auto_close int fd = open(inlay_buf_cstr(&dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT)
@@ -178,6 +179,7 @@ int source_open(struct source *s, const char *path, const struct source_options 
 {
 	*s = (struct source){
 		.root_fd = -1, .state_fd = -1, .targets_fd = -1, .lock_fd = -1, .scan = o->scan};
+	(void)pthread_mutex_init(&s->lock, NULL);
 	int r = open_root(s, path, err);
 	if (r == 0)
 		r = open_state(s, o->state, err);
@@ -207,12 +209,14 @@ void source_close(struct source *s)
 	inlay_snapshot_unref(s->old);
 	inlay_snapshot_unref(s->now);
 	basis_fini(&s->basis);
+	inlay_snapshot_unref(s->built);
 	inlay_trees_free(s->trees);
 	inlay_store_close(s->store);
 	inlay_cleanup_close(&s->lock_fd);
 	inlay_cleanup_close(&s->targets_fd);
 	inlay_cleanup_close(&s->state_fd);
 	inlay_cleanup_close(&s->root_fd);
+	(void)pthread_mutex_destroy(&s->lock);
 	*s = (struct source){.root_fd = -1, .state_fd = -1, .targets_fd = -1, .lock_fd = -1};
 }
 
@@ -222,9 +226,11 @@ static int check_identity(struct source *s, struct inlay_error *err)
 {
 	uint64_t dev_was, ino_was, dev, ino;
 
-	if (!s->old)
+	struct inlay_snapshot *was = s->built ? s->built : s->old;
+
+	if (!was)
 		return 0;
-	inlay_snapshot_identity(s->old, &dev_was, &ino_was);
+	inlay_snapshot_identity(was, &dev_was, &ino_was);
 	inlay_snapshot_identity(s->now, &dev, &ino);
 	if (dev_was == dev && ino_was == ino)
 		return 0;
@@ -249,6 +255,22 @@ int source_walk(struct source *s, bool force, struct inlay_error *err)
 	inlay_snapshot_unref(s->now);
 	s->now = now;
 	return force ? 0 : check_identity(s, err);
+}
+
+int source_update(struct source *s, const char *const *paths, size_t count, bool again,
+		  struct inlay_error *err)
+{
+	struct inlay_snapshot *before = again ? s->now : s->built ? s->built : s->old;
+	struct inlay_snapshot *now;
+	int r = paths && before
+			? inlay_scan_update(s->root_fd, &s->scan, before, paths, count, &now, err)
+			: inlay_scan_walk(s->root_fd, &s->scan, before, &now, err);
+
+	if (r < 0)
+		return r;
+	inlay_snapshot_unref(s->now);
+	s->now = now;
+	return s->accept ? 0 : check_identity(s, err);
 }
 
 /* ---- reading ---- */
@@ -386,21 +408,29 @@ static int keeps_changing(struct reader *r, struct inlay_error *err)
 		inlay_buf_cstr(&text));
 }
 
+static int skip(struct reader *r, bool torn)
+{
+	if (r->c->skipped)
+		r->c->skipped(r->c->skipped_ctx, inlay_buf_cstr(&r->path), torn);
+	return SOURCE_AGAIN;
+}
+
 static int read_dirty(struct reader *r, struct inlay_dirty *d, struct inlay_error *err)
 {
 	inlay_buf_clear(&r->path);
 	inlay_dirty_path(d, &r->path);
-	for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
+	int attempts = r->c->skipped ? READ_ATTEMPTS_LIVE : READ_ATTEMPTS;
+	for (int attempt = 0; attempt < attempts; attempt++) {
 		struct timespec pause = {.tv_nsec = 2000000l << attempt};
 		if (attempt > 0)
 			(void)nanosleep(&pause, NULL);
 		int result = read_once(r, d, err);
 		if (result == INLAY_SCAN_GONE)
-			return SOURCE_AGAIN;
+			return skip(r, false);
 		if (result != INLAY_SCAN_CHANGED)
 			return result;
 	}
-	return keeps_changing(r, err);
+	return r->c->skipped ? skip(r, true) : keeps_changing(r, err);
 }
 
 int source_read(struct source *s, const struct source_consumer *consumer, struct inlay_error *err)
@@ -478,10 +508,14 @@ int source_read_again(struct source *s, const struct inlay_digest *id,
 	char hex[INLAY_DIGEST_HEX];
 	int r = SOURCE_AGAIN;
 
-	if (inlay_snapshot_find(s->now, id, &d)) {
+	(void)pthread_mutex_lock(&s->lock);
+	struct inlay_snapshot *built = s->built ? inlay_snapshot_ref(s->built) : NULL;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (built && inlay_snapshot_find(built, id, &d)) {
 		inlay_dirty_path(&d, &path);
 		r = source_read_path(s, inlay_buf_cstr(&path), id, c, err);
 	}
+	inlay_snapshot_unref(built);
 	if (r != SOURCE_AGAIN)
 		return r;
 	inlay_digest_hex(id, hex);
@@ -503,12 +537,22 @@ static int put_tree(void *ctx, const struct inlay_digest *id, const uint8_t *byt
 
 int source_build(struct source *s, struct inlay_root *ret, struct inlay_error *err)
 {
-	return inlay_snapshot_build(s->now, inlay_now_ns(), put_tree, s, ret, err);
+	int r = inlay_snapshot_build(s->now, inlay_now_ns(), put_tree, s, ret, err);
+
+	if (r < 0)
+		return r;
+	(void)pthread_mutex_lock(&s->lock);
+	inlay_snapshot_unref(s->built);
+	s->built = inlay_snapshot_ref(s->now);
+	(void)pthread_mutex_unlock(&s->lock);
+	return 0;
 }
 
 int source_save(struct source *s, struct inlay_error *err)
 {
 	int r = inlay_store_flush(s->store, err);
 
-	return r < 0 ? r : inlay_snapshot_save(s->now, s->state_fd, "snapshot", s->key, err);
+	return r < 0 ? r
+		     : inlay_snapshot_save(s->built ? s->built : s->now, s->state_fd, "snapshot",
+					   s->key, err);
 }

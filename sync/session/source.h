@@ -15,6 +15,7 @@
  * All of it can be lost without harm: then the next sync asks the target what it has.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +39,9 @@ struct source {
 	uint64_t key;               /* of the options that shape a scan */
 	struct inlay_snapshot *old; /* the last one; NULL = none */
 	struct inlay_snapshot *now; /* after source_walk */
+	bool accept;                /* source_update: whatever folder it is */
+	pthread_mutex_t lock;
+	struct inlay_snapshot *built; /* lock: the last one whose trees were built */
 	struct inlay_scan_options scan;
 };
 
@@ -56,11 +60,21 @@ int source_open(struct source *s, const char *path, const struct source_options 
 		struct inlay_error *err) inlay_must_check;
 void source_close(struct source *s);
 
+/* The name of a folder's directory below sources/; the path is resolved. */
+void source_id(const char *path, char ret[static 17]);
+
 /*
  * Walks the folder. A halt (exit code 4) when it is another folder than last time (device, inode), unless
  * `force`.
  */
 int source_walk(struct source *s, bool force, struct inlay_error *err) inlay_must_check;
+
+/*
+ * The same for a folder that is watched: looks again at the paths (NULL: at everything) and takes all else from the
+ * last built snapshot, or with `again` from the last walk, which was not read to its end.
+ */
+int source_update(struct source *s, const char *const *paths, size_t count, bool again,
+		  struct inlay_error *err) inlay_must_check;
 
 /* Takes a file's content, for hashing alone or for sending. May be NULL as a whole. */
 struct source_consumer {
@@ -76,9 +90,13 @@ struct source_consumer {
 	/* After each file. */
 	void (*done)(void *done_ctx, uint64_t size);
 	void *done_ctx;
+	/* A file that could not be taken: it is gone, or (torn) changes all the time. When this is set, the latter is
+	 * no failure, and is found out soon. May be NULL. */
+	void (*skipped)(void *skipped_ctx, const char *path, bool torn);
+	void *skipped_ctx;
 };
 
-enum { SOURCE_AGAIN = 1 }; /* positive result: something vanished; walk again */
+enum { SOURCE_AGAIN = 1 }; /* positive result: something vanished, or was skipped; walk again */
 
 /* Reads every dirty file in the order that compresses best, and settles it. A file that changes while it is read
  * is read again some times; then it is an error that names it. */
@@ -86,12 +104,12 @@ int source_read(struct source *s, const struct source_consumer *consumer, struct
 	inlay_must_check;
 
 /* Reads one file again, by its content: what a target lost. -ESTALE when the folder does not have that content any
- * more. */
+ * more. Any thread. */
 int source_read_again(struct source *s, const struct inlay_digest *id,
 		      const struct source_consumer *consumer, struct inlay_error *err)
 	inlay_must_check;
 
-/* Reads a file by its path, expecting a content. Positive: SOURCE_AGAIN when it changed. */
+/* Reads a file by its path, expecting a content. Positive: SOURCE_AGAIN when it changed. Any thread. */
 int source_read_path(struct source *s, const char *path, const struct inlay_digest *id,
 		     const struct source_consumer *consumer, struct inlay_error *err)
 	inlay_must_check;

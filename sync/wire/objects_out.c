@@ -14,7 +14,7 @@ enum {
 	ITEM_END = 3,
 	ITEM_BASES = 4,
 	ITEM_PATCH = 5,
-	EMIT_BYTES = 256 << 10,
+	EMIT_BYTES = 64 << 10, /* a cut loses what of a frame has come */
 	SMALL_WINDOW_LOG = 19, /* for a change set: both ends stay small */
 	FIRST_WINDOW_LOG = 24, /* for a first sync: 16 MiB */
 	LDM_BYTES = 4 << 20,   /* above this much, matches far back are worth looking for */
