@@ -294,3 +294,74 @@ void rdiff_delta_free(struct rdiff_delta *d)
 		rs_free_sumset(d->sums);
 	free(d);
 }
+
+/* ---- one place ---- */
+
+enum {
+	TRIM_MAX = 64 << 10, /* of the place; and at most a 32nd of the whole */
+	TRIM_PART = 32,
+	OP_LITERAL_N4 =
+		0x43, /* librsync's commands with wide arguments; the stream is compressed */
+	OP_COPY_N8_N8 = 0x54,
+	OP_END = 0,
+};
+
+static size_t same_head(const uint8_t *a, const uint8_t *b, size_t max)
+{
+	size_t n = 0;
+
+	while (max - n >= 8 && inlay_get_le64(a + n) == inlay_get_le64(b + n))
+		n += 8;
+	while (n < max && a[n] == b[n])
+		n++;
+	return n;
+}
+
+static size_t same_tail(const uint8_t *a_end, const uint8_t *b_end, size_t max)
+{
+	size_t n = 0;
+
+	while (max - n >= 8 && inlay_get_le64(a_end - n - 8) == inlay_get_le64(b_end - n - 8))
+		n += 8;
+	while (n < max && a_end[-1 - (ptrdiff_t)n] == b_end[-1 - (ptrdiff_t)n])
+		n++;
+	return n;
+}
+
+static void put_be(struct inlay_buf *b, uint64_t v, int bytes)
+{
+	while (bytes-- > 0)
+		inlay_buf_u8(b, (uint8_t)(v >> 8 * bytes));
+}
+
+static void put_copy(struct inlay_buf *b, uint64_t from, uint64_t len)
+{
+	if (len == 0)
+		return;
+	inlay_buf_u8(b, OP_COPY_N8_N8);
+	put_be(b, from, 8);
+	put_be(b, len, 8);
+}
+
+bool rdiff_trim(const void *old_bytes, size_t old_len, const void *new_bytes, size_t new_len,
+		struct inlay_buf *ret_delta)
+{
+	const uint8_t *old = old_bytes, *now = new_bytes;
+	size_t min = old_len < new_len ? old_len : new_len;
+	size_t head = same_head(old, now, min);
+	size_t tail = same_tail(old + old_len, now + new_len, min - head);
+	size_t place = new_len - head - tail;
+
+	if (place > TRIM_MAX || place > new_len / TRIM_PART)
+		return false;
+	put_be(ret_delta, RS_DELTA_MAGIC, 4);
+	put_copy(ret_delta, 0, head);
+	if (place > 0) {
+		inlay_buf_u8(ret_delta, OP_LITERAL_N4);
+		put_be(ret_delta, place, 4);
+		inlay_buf_add(ret_delta, now + head, place);
+	}
+	put_copy(ret_delta, old_len - tail, tail);
+	inlay_buf_u8(ret_delta, OP_END);
+	return true;
+}

@@ -40,6 +40,13 @@ int rdiff_patch_feed(struct rdiff_patch *p, const void *bytes, size_t len, struc
 int rdiff_patch_end(struct rdiff_patch *p, struct inlay_error *err) inlay_must_check;
 void rdiff_patch_free(struct rdiff_patch *p); /* accepts NULL */
 
+/* ---- where both are ---- */
+
+/* Where two contents are the same but for one place: a delta of a copy, that place, and a copy, at the price of
+ * a comparison. False when the place is not small against the whole, or there is not much to gain. */
+bool rdiff_trim(const void *old_bytes, size_t old_len, const void *new_bytes, size_t new_len,
+		struct inlay_buf *ret_delta);
+
 /* ---- where the new content is ---- */
 
 struct rdiff_delta;

@@ -78,7 +78,8 @@ int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error 
 	if (p->torn_set)
 		return 0;
 	p->torn_set = true;
-	return sender_whole(&p->sender, bytes, p->o->level, err);
+	p->sender.level = p->o->level;
+	return sender_whole(&p->sender, bytes, err);
 }
 
 int session_send_commit(struct session *p, const struct inlay_digest *expect,

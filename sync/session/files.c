@@ -4,7 +4,7 @@
  *     known   not at all: the target has it, at this place or at another
  *     small   as a difference to its old content, which both sides have; many share one zstd frame that
  *             has all their old contents as its prefix
- *     large   the same, in a frame of its own
+ *     large   the same, in a frame of its own; when it changed in one place only, as a patch that is cheap
  *     patch   by librsync, where the target alone has the old content, or both are too large to be
  *             held in memory: its signature is asked for
  *     whole   in the solid stream
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "delta/rdiff.h"
 #include "inlay/cleanup.h"
 #include "session/patches.h"
 
@@ -21,8 +22,11 @@ enum {
 	SMALL_BYTES = 256 << 10, /* old and new content of a file in a shared frame */
 	SHARED_BYTES = 8 << 20,  /* of all of them: what both ends hold in memory for it */
 	PATCH_MIN = 32 << 10,    /* below it the question costs more than the answer saves */
-	SMALL_LEVEL = 9,
-	LARGE_LEVEL = 3,
+	QUICK_BYTES = 512 << 10, /* up to here the best level costs a few milliseconds */
+	SMALL_LEVEL = 6,
+	QUICK_LEVEL = 9,
+	LARGE_LEVEL =
+		3, /* with tables that know the whole prefix; 9 finds hardly more and takes twice as long */
 };
 
 enum way { WAY_DONE, WAY_SMALL, WAY_LARGE, WAY_PATCH, WAY_WHOLE };
@@ -99,10 +103,8 @@ static bool add_old(struct files *fs, size_t i)
 
 static int open_frame(struct files *fs, uint64_t bytes, int level, struct inlay_error *err)
 {
-	struct objects_frame f = {.level = fs->p->o->level ? fs->p->o->level : level,
-				  .bytes = bytes,
-				  .prefix = &fs->old,
-				  .bases = &fs->ids};
+	struct objects_frame f = {
+		.level = level, .bytes = bytes, .prefix = &fs->old, .bases = &fs->ids};
 	int r = inlay_buf_check(&fs->old, err);
 
 	if (r == 0)
@@ -110,6 +112,14 @@ static int open_frame(struct files *fs, uint64_t bytes, int level, struct inlay_
 	inlay_buf_clear(&fs->old);
 	inlay_idset_fini(&fs->ids);
 	return r;
+}
+
+static int small_level(const struct files *fs, uint64_t bytes)
+{
+	int level = fs->old.len + bytes <= QUICK_BYTES ? QUICK_LEVEL : SMALL_LEVEL;
+	int by_speed = sender_level(&fs->p->sender);
+
+	return by_speed > level ? by_speed : level;
 }
 
 /* As many small files as fit into one frame, from *at on. */
@@ -130,20 +140,116 @@ static int send_shared(struct files *fs, size_t *at, struct inlay_error *err)
 			bytes += f->size;
 	}
 	if (fs->ids.count > 0)
-		r = open_frame(fs, bytes, SMALL_LEVEL, err);
+		r = open_frame(fs, bytes, small_level(fs, bytes), err);
 	for (; r == 0 && *at < end; ++*at)
 		if (fs->ways[*at] == WAY_SMALL)
 			r = send_one(fs, *at, err);
 	return r;
 }
 
+/* ---- large ones ---- */
+
+/* The whole of a file; forgotten when it is another one than was planned. */
+struct content {
+	struct inlay_buf bytes;
+	bool right, too_large;
+};
+
+static int on_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct content *c = ctx;
+
+	if (c->too_large)
+		return 0;
+	inlay_buf_add(&c->bytes, bytes, len);
+	return inlay_buf_check(&c->bytes, err);
+}
+
+static int on_begin(void *ctx, uint64_t size, struct inlay_error *err)
+{
+	struct content *c = ctx;
+
+	/* It may have become another file by now; then its end says so. */
+	c->too_large = size > INLAY_DELTA_MAX;
+	if (!c->too_large)
+		(void)inlay_buf_reserve(&c->bytes, (size_t)size);
+	return inlay_buf_check(&c->bytes, err);
+}
+
+static int on_end(void *ctx, const struct inlay_digest *id, struct inlay_error *err)
+{
+	struct content *c = ctx;
+
+	(void)err;
+	c->right = id;
+	return 0;
+}
+
+static int on_whole(void *ctx, const void *bytes, size_t len, const struct inlay_digest *id,
+		    struct inlay_error *err)
+{
+	int r = on_bytes(ctx, bytes, len, err);
+
+	return r == 0 ? on_end(ctx, id, err) : r;
+}
+
+/* What changed is in one place: head and tail are copied, nothing is searched. */
+static int send_trimmed(struct files *fs, const struct plan_file *f, const struct inlay_buf *delta,
+			struct inlay_error *err)
+{
+	struct sender *s = &fs->p->sender;
+	struct objects_frame frame = {.level = LARGE_LEVEL, .bytes = delta->len};
+	int r = inlay_buf_check(delta, err);
+
+	if (r == 0)
+		r = sender_delta(s, &frame, err);
+	if (r == 0)
+		r = objects_out_patch_begin(&s->out, &f->basis, &f->id, f->size, err);
+	if (r == 0)
+		r = objects_out_patch_bytes(&s->out, delta->data, delta->len, err);
+	if (r == 0)
+		r = objects_out_patch_end(&s->out, &f->id, err);
+	sender_count(s, f->size);
+	inlay_buf_clear(&fs->old);
+	inlay_idset_fini(&fs->ids);
+	return r;
+}
+
+static int send_difference(struct files *fs, size_t i, const struct inlay_buf *now,
+			   struct inlay_error *err)
+{
+	const struct plan_file *f = &fs->p->plan.files[i];
+	auto_buf struct inlay_buf delta = {0};
+
+	if (rdiff_trim(fs->old.data, fs->old.len, now->data, now->len, &delta))
+		return send_trimmed(fs, f, &delta, err);
+	int r = open_frame(fs, f->size, LARGE_LEVEL, err);
+	return r == 0 ? fs->consumer.whole(fs->consumer.ctx, now->data, now->len, &f->id, err) : r;
+}
+
+/* Positive: SOURCE_AGAIN. */
 static int send_large(struct files *fs, size_t i, struct inlay_error *err)
 {
-	if (!add_old(fs, i))
+	const struct plan_file *f = &fs->p->plan.files[i];
+	struct content now = {0};
+	struct source_consumer c = {.whole = on_whole,
+				    .begin = on_begin,
+				    .bytes = on_bytes,
+				    .end = on_end,
+				    .ctx = &now};
+
+	/* Another file with the same content may have come first. */
+	if (sender_has(&fs->p->sender, &f->id) || !add_old(fs, i))
 		return 0;
-	int r = open_frame(fs, fs->p->plan.files[i].size, LARGE_LEVEL, err);
-	return r == 0 ? send_one(fs, i, err) : r;
+	int r = source_read_path(fs->p->source, plan_path(&fs->p->plan, f), &f->id, &c, err);
+	if (r == 0 && now.right)
+		r = send_difference(fs, i, &now.bytes, err);
+	inlay_buf_fini(&now.bytes);
+	session_file_done(fs->p, f->size);
+	return r;
 }
+
+/* ---- patches ---- */
 
 /* A signature for each of some files, then what differs. */
 static int send_patches(struct files *fs, size_t *at, struct inlay_error *err)
@@ -188,7 +294,7 @@ static int send_whole(struct files *fs, struct inlay_error *err)
 		if (fs->ways[i] == WAY_WHOLE)
 			bytes += plan->files[i].size;
 	if (bytes > 0)
-		r = sender_whole(&fs->p->sender, bytes, fs->p->o->level, err);
+		r = sender_whole(&fs->p->sender, bytes, err);
 	for (size_t i = 0; r == 0 && i < plan->file_count; i++)
 		if (fs->ways[i] == WAY_WHOLE)
 			r = send_one(fs, i, err);

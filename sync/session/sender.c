@@ -5,12 +5,36 @@
 #include <stdlib.h>
 
 #include "inlay/cleanup.h"
+#include "inlay/io.h"
 
 enum {
 	QUEUED_HIGH = 2 << 20,  /* above this the connection is let catch up ... */
 	QUEUED_LOW = 512 << 10, /* ... to this */
 	DEFAULT_LEVEL = 3,
+	MEDIUM_LEVEL = 6,
+	SLOW_LEVEL = 9,
+	MEDIUM_RATE = 6 << 20, /* bytes a second */
+	SLOW_RATE = 1 << 20,
+	MEASURED_MIN = 2, /* times, before the link is called slow */
 };
+
+/* While it is full, its speed shows. The fastest counts: what slows it may be a target that is busy just now, and
+ * then a higher level would not help. */
+static int wait_for_link(struct sender *s, struct inlay_error *err)
+{
+	struct conn *c = &s->client->conn;
+	size_t before = conn_queued(c);
+	int64_t start = inlay_monotonic_ns();
+	int r = client_drain(s->client, QUEUED_LOW, err);
+	int64_t took = inlay_monotonic_ns() - start;
+
+	if (r != 0 || took <= 0)
+		return r;
+	uint64_t rate = (uint64_t)((double)(before - conn_queued(c)) * 1e9 / (double)took);
+	s->rate = rate > s->rate ? rate : s->rate;
+	s->measured++;
+	return 0;
+}
 
 static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
 {
@@ -19,9 +43,9 @@ static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *er
 
 	/* Start what can go now; wait only when much piles up. */
 	if (r == 0)
-		r = client_drain(
-			s->client,
-			conn_queued(&s->client->conn) > QUEUED_HIGH ? QUEUED_LOW : SIZE_MAX, err);
+		r = client_drain(s->client, SIZE_MAX, err);
+	if (r == 0 && conn_queued(&s->client->conn) > QUEUED_HIGH)
+		r = wait_for_link(s, err);
 	if (s->moved)
 		s->moved(s->ctx);
 	/* Between us and the caller lies the object stream, which knows failures only. */
@@ -106,9 +130,21 @@ int sender_restart(struct sender *s, struct inlay_error *err)
 	return objects_out_init(&s->out, emit, s, err);
 }
 
-int sender_whole(struct sender *s, uint64_t bytes, int level, struct inlay_error *err)
+int sender_level(const struct sender *s)
 {
-	struct objects_frame f = {.bytes = bytes, .level = level ? level : DEFAULT_LEVEL};
+	if (s->level)
+		return s->level;
+	/* zstd does some 560, 250 and 140 MB/s of source code at these levels, which becomes a ninth. */
+	if (s->measured < MEASURED_MIN || s->rate > MEDIUM_RATE)
+		return DEFAULT_LEVEL;
+	return s->rate > SLOW_RATE ? MEDIUM_LEVEL : SLOW_LEVEL;
+}
+
+int sender_whole(struct sender *s, uint64_t bytes, struct inlay_error *err)
+{
+	struct objects_frame f = {.bytes = bytes, .level = sender_level(s)};
+
+	s->whole_bytes = bytes;
 	int r = sender_codec(s, CODEC_WHOLE, err);
 
 	return r < 0 ? r : objects_out_frame(&s->out, &f, err);
@@ -123,7 +159,7 @@ int sender_delta(struct sender *s, const struct objects_frame *f, struct inlay_e
 
 int sender_patches(struct sender *s, uint64_t bytes, struct inlay_error *err)
 {
-	struct objects_frame f = {.bytes = bytes, .level = DEFAULT_LEVEL};
+	struct objects_frame f = {.bytes = bytes, .level = sender_level(s)};
 	int r = sender_codec(s, CODEC_PATCH, err);
 
 	return r < 0 ? r : objects_out_frame(&s->out, &f, err);
@@ -139,6 +175,14 @@ int sender_end(struct sender *s, struct inlay_error *err)
 
 /* ---- files ---- */
 
+/* A slow link leaves time to look harder. What came before is forgotten, so this is done once or twice at most. */
+static int adapt(struct sender *s, struct inlay_error *err)
+{
+	if (s->codec != CODEC_WHOLE || sender_level(s) <= s->out.level)
+		return 0;
+	return sender_whole(s, s->whole_bytes, err);
+}
+
 static int send_whole(void *ctx, const void *bytes, size_t len, const struct inlay_digest *id,
 		      struct inlay_error *err)
 {
@@ -146,7 +190,9 @@ static int send_whole(void *ctx, const void *bytes, size_t len, const struct inl
 
 	if (sender_has(s, id))
 		return 0;
-	int r = objects_out_blob_begin(&s->out, len, err);
+	int r = adapt(s, err);
+	if (r == 0)
+		r = objects_out_blob_begin(&s->out, len, err);
 	if (r == 0)
 		r = objects_out_blob_bytes(&s->out, bytes, len, err);
 	if (r == 0)
@@ -160,7 +206,8 @@ static int send_begin(void *ctx, uint64_t size, struct inlay_error *err)
 	struct sender *s = ctx;
 
 	s->large = size;
-	return objects_out_blob_begin(&s->out, size, err);
+	int r = adapt(s, err);
+	return r == 0 ? objects_out_blob_begin(&s->out, size, err) : r;
 }
 
 static int send_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error *err)

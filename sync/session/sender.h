@@ -44,7 +44,11 @@ struct sender {
 	enum codec codec;                /* of what is being sent */
 	uint64_t large;                  /* size of the file in pieces at hand */
 	uint64_t packed_before;          /* out.packed when it began */
-	int interrupted; /* what client.h's positive result stopped the sending; 0 = nothing */
+	int level;                       /* zstd's, when it was given; 0 = by the link's speed */
+	uint64_t rate;        /* bytes a second that the link took when it was full, at best */
+	unsigned measured;    /* how often it was full */
+	uint64_t whole_bytes; /* about what the solid stream carries */
+	int interrupted;      /* what client.h's positive result stopped the sending; 0 = nothing */
 	void (*moved)(void *ctx); /* after each piece; may be NULL */
 	void *ctx;
 };
@@ -60,9 +64,12 @@ bool sender_has(const struct sender *s, const struct inlay_digest *id);
 /* Forgets the stream: the target dropped it, and begins anew with the next byte. */
 int sender_restart(struct sender *s, struct inlay_error *err) inlay_must_check;
 
-/* The files that follow, about so many bytes, travel whole. level 0 = the default. */
-int sender_whole(struct sender *s, uint64_t bytes, int level, struct inlay_error *err)
-	inlay_must_check;
+/* zstd's level for this link: what was given, or by how fast it takes bytes. */
+int sender_level(const struct sender *s);
+
+/* The files that follow, about so many bytes, travel whole. When the link turns out to be slow the level
+ * rises on the way. */
+int sender_whole(struct sender *s, uint64_t bytes, struct inlay_error *err) inlay_must_check;
 /* They travel as differences to these old contents. */
 int sender_delta(struct sender *s, const struct objects_frame *f, struct inlay_error *err)
 	inlay_must_check;

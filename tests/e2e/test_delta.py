@@ -45,15 +45,22 @@ def synced(inlay, root, src):
 def test_edits_travel_as_differences(inlay, src, synced):
     write(src / "small.c", edited(text(200), 5000))
     write(src / "dir/other.c", edited(text(300, 2), 7000))
-    write(src / "large.bin", edited(noise(MIB), 500_000))
+    write(src / "large.bin", edited(edited(noise(MIB), 500_000), 900_000))
     r = inlay.sync(src, synced)
     assert sent(r) == {"delta": 3}
     assert r["codecs"]["delta"]["bytes"] > MIB and r["codecs"]["delta"]["wire_bytes"] < 2000
     assert tree(synced) == tree(src)
     # what the edit made is what the next one builds on
-    write(src / "large.bin", edited(noise(MIB), 500_000, b"once more"))
+    write(src / "large.bin", edited(noise(MIB), 500_000, b"once more, in one place") + b"appended")
     r = inlay.sync(src, synced)
     assert sent(r) == {"delta": 1} and r["codecs"]["delta"]["wire_bytes"] < 1000
+    assert tree(synced) == tree(src)
+    # one place only: head and tail are copied
+    data = (src / "large.bin").read_bytes()
+    write(src / "large.bin", edited(data, 700_000))
+    write(src / "small.c", edited(text(200), 1000))
+    r = inlay.sync(src, synced)
+    assert sent(r) == {"delta": 2} and r["codecs"]["delta"]["wire_bytes"] < 400
     assert tree(synced) == tree(src)
 
 

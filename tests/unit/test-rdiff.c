@@ -171,6 +171,49 @@ static void an_old_content_that_is_shorter_or_damaged_is_an_error(void **state)
 	inlay_buf_fini(&delta);
 }
 
+static void check_trim(const uint8_t *now, size_t len, bool want)
+{
+	struct side s = {.old = old_bytes, .old_len = OLD_BYTES};
+	struct inlay_buf delta = {0};
+
+	assert_int_equal(rdiff_trim(old_bytes, OLD_BYTES, now, len, &delta), want);
+	if (want) {
+		assert_ok(apply(&s, &delta, len, 4096));
+		assert_int_equal(s.out.len, len);
+		assert_memory_equal(s.out.data, now, len);
+	}
+	inlay_buf_fini(&s.out);
+	inlay_buf_fini(&delta);
+}
+
+static void one_place_is_a_copy_a_place_and_a_copy(void **state)
+{
+	static uint8_t now[OLD_BYTES + 100];
+
+	(void)state;
+	memcpy(now, old_bytes, OLD_BYTES);
+	check_trim(now, OLD_BYTES, true);
+	check_trim(now, OLD_BYTES - 5, true); /* cut */
+	memset(now + OLD_BYTES, 'a', 100);
+	check_trim(now, OLD_BYTES + 100, true);         /* appended */
+	check_trim(old_bytes + 3, OLD_BYTES - 3, true); /* cut at the start */
+	now[150000] ^= 1;
+	check_trim(now, OLD_BYTES, true); /* one byte */
+	now[150000 + 3000] ^= 1;
+	check_trim(now, OLD_BYTES, true); /* two that are near */
+	now[0] ^= 1;
+	check_trim(now, OLD_BYTES, false); /* and one far from them */
+	/* repeated bytes: head and tail must not overlap */
+	static uint8_t same[OLD_BYTES];
+	struct inlay_buf delta = {0};
+	assert_true(rdiff_trim(same, sizeof same, same, sizeof same - 7, &delta));
+	struct side s = {.old = same, .old_len = sizeof same};
+	assert_ok(apply(&s, &delta, sizeof same - 7, 100));
+	assert_int_equal(s.out.len, sizeof same - 7);
+	inlay_buf_fini(&s.out);
+	inlay_buf_fini(&delta);
+}
+
 /* The size that the signature is of is known, so no count in it is believed. */
 static void absurd_signatures_are_refused(void **state)
 {
@@ -210,6 +253,7 @@ int main(void)
 		cmocka_unit_test(more_than_promised_is_refused),
 		cmocka_unit_test(a_cut_delta_is_refused),
 		cmocka_unit_test(an_old_content_that_is_shorter_or_damaged_is_an_error),
+		cmocka_unit_test(one_place_is_a_copy_a_place_and_a_copy),
 		cmocka_unit_test(absurd_signatures_are_refused),
 	};
 
