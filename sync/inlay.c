@@ -39,6 +39,7 @@ static const struct command commands[] = {
 	{"gc", cmd_gc, "free what no generation needs"},
 	{"check-ignore", cmd_check_ignore, "which paths are left out, and by which rule"},
 	{"why", cmd_why, "is a path synced, why, and which target has it"},
+	{"doctor", cmd_doctor, "what is well and what is not, here and on hosts"},
 	{"version", cmd_version, "versions of inlay and its formats"},
 };
 

@@ -190,3 +190,31 @@ void host_unregister_boot(struct inlay_host *host)
 	if (access("/run/systemd/system", F_OK) != 0)
 		(void)edit_crontab(host, "");
 }
+
+static bool in_crontab(const char *unit)
+{
+	char sh[] = "sh", c[] = "-c", arg0[] = "inlay";
+	char body[] = "crontab -l 2>/dev/null | grep -qF \"# $1\"";
+	auto_free char *name = strdup(unit);
+
+	char *argv[] = {sh, c, body, arg0, name, NULL};
+	return name && run(argv);
+}
+
+int host_boot_registered(struct inlay_host *host, char *ret_what, size_t size)
+{
+	char dir[4096], name[48], path[4200];
+
+	unit_name(host, name);
+	for (int system = 0; system < 2; system++) {
+		if (units_dir(system, dir, NULL) < 0)
+			continue;
+		(void)snprintf(path, sizeof path, "%s/%s.wants/%s", dir,
+			       system ? "multi-user.target" : "default.target", name);
+		(void)snprintf(ret_what, size, "%s", name);
+		if (access(path, F_OK) == 0)
+			return 1;
+	}
+	(void)snprintf(ret_what, size, "cron");
+	return access("/run/systemd/system", F_OK) != 0 && in_crontab(name);
+}

@@ -124,5 +124,7 @@ void host_look_after_programs(struct inlay_host *host);
 /* boot.c: what mounts this state directory's workspaces after a reboot. */
 int host_register_boot(struct inlay_host *host, struct inlay_error *err) inlay_must_check;
 void host_unregister_boot(struct inlay_host *host);
+/* 1 when it is registered, with the name of what does it; else 0. */
+int host_boot_registered(struct inlay_host *host, char *ret_what, size_t size);
 
 #endif

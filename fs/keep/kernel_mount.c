@@ -77,6 +77,22 @@ bool kernel_mount_there(const char *path)
 	return ours;
 }
 
+int kernel_mount_each(void (*fn)(void *ctx, const char *path), void *ctx, struct inlay_error *err)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *point, *type;
+	size_t cap = 0;
+
+	if (!f)
+		return inlay_error_sys(err, -errno, "open /proc/self/mountinfo");
+	while (getline(&line, &cap, f) > 0)
+		if (parse_line(line, &point, &type) && strcmp(type, KERNEL_MOUNT_TYPE) == 0)
+			fn(ctx, point);
+	free(line);
+	(void)fclose(f);
+	return 0;
+}
+
 /* ---- as root ---- */
 
 static int open_beneath_root(const char *path, struct inlay_error *err)

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "inlay/checkup.h"
 #include "inlay/cleanup.h"
 #include "inlay/error.h"
 #include "inlay/generation.h"
@@ -195,5 +196,12 @@ int inlay_host_gc(struct inlay_host *host, int64_t grace_ns, struct inlay_store_
 int inlay_host_fsck(struct inlay_host *host, void (*found)(void *ctx, const char *what),
 		    void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx,
 		    uint64_t *ret_bad, struct inlay_error *err) inlay_must_check;
+
+/*
+ * What `inlay doctor` asks of a target: tells findings about the machine, the mounts and what starts them at boot. fix:
+ * mounts what should be mounted and takes away mounts that are dead. client_ns: the peer's clock.
+ */
+int inlay_host_checkup(struct inlay_host *host, int64_t client_ns, bool fix, inlay_check_fn *fn,
+		       void *ctx, struct inlay_error *err) inlay_must_check;
 
 #endif

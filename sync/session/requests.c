@@ -361,6 +361,35 @@ static int gc(struct serve *s, uint64_t grace_ns, struct inlay_error *err)
 	return serve_row(s, &b, err);
 }
 
+static void on_check(void *ctx, const struct inlay_check *c)
+{
+	struct finding *f = ctx;
+	struct inlay_buf b = {0};
+	const struct message_check m = {.level = (uint8_t)c->level,
+					.fixed = c->fixed,
+					.name = message_text_of(c->name),
+					.text = message_text_of(c->text),
+					.cure = message_text_of(c->cure)};
+
+	if (f->result < 0)
+		return;
+	message_encode_check(&b, &m);
+	f->result = serve_row(f->s, &b, &f->err);
+}
+
+static int doctor(struct serve *s, const uint64_t args[2], struct inlay_error *err)
+{
+	struct finding f = {.s = s};
+	int r = inlay_host_checkup(s->host, (int64_t)(args[0] & INT64_MAX), args[1] == 1, on_check,
+				   &f, err);
+
+	if (r == 0 && f.result < 0) {
+		*err = f.err;
+		r = f.result;
+	}
+	return r;
+}
+
 static int carry_out(struct serve *s, const struct message_request *m, struct inlay_error *err)
 {
 	switch (m->verb) {
@@ -370,6 +399,8 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return fsck(s, err);
 	case MESSAGE_VERB_GC:
 		return gc(s, m->args[0], err);
+	case MESSAGE_VERB_DOCTOR:
+		return doctor(s, m->args, err);
 	default:
 		break;
 	}

@@ -22,5 +22,7 @@ enum {
 };
 
 _Noreturn void ssh2_main(void);
+/* Of the libssh2 that is loaded: "1.10.0". */
+const char *ssh2_version(void);
 
 #endif

@@ -182,6 +182,11 @@ static void shake_hands(struct ssh2 *s)
 	}
 }
 
+const char *ssh2_version(void)
+{
+	return libssh2_version(0);
+}
+
 void ssh2_main(void)
 {
 	struct ssh2 *s = &self;

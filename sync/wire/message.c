@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "inlay/checkup.h"
+
 static void put_bool(struct inlay_buf *b, bool v)
 {
 	inlay_buf_u8(b, v);
@@ -389,6 +391,30 @@ int message_decode_finding(const void *payload, size_t len, struct message_findi
 	m.total = inlay_cursor_varint(&c);
 	m.text = get_text(&c);
 	DECODED(c, "finding", m, ret, err);
+}
+
+void message_encode_check(struct inlay_buf *b, const struct message_check *m)
+{
+	inlay_buf_u8(b, m->level);
+	put_bool(b, m->fixed);
+	put_text(b, m->name);
+	put_text(b, m->text);
+	put_text(b, m->cure);
+}
+
+int message_decode_check(const void *payload, size_t len, struct message_check *ret,
+			 struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_check m;
+
+	m.level = inlay_cursor_u8(&c);
+	m.fixed = get_bool(&c);
+	m.name = get_text(&c);
+	m.text = get_text(&c);
+	m.cure = get_text(&c);
+	c.failed |= m.level > INLAY_CHECK_BAD;
+	DECODED(c, "check", m, ret, err);
 }
 
 void message_encode_gc(struct inlay_buf *b, const struct message_gc *m)

@@ -137,6 +137,8 @@ enum message_verb {
 	/* arg: lines to begin with; flag 1: go on until the client says something; body: name, empty = all;
 	 * rows: struct message_log */
 	MESSAGE_VERB_LOGS,
+	/* args: the client's clock (CLOCK_REALTIME, ns), 1 = put right what can be; rows: struct message_check */
+	MESSAGE_VERB_DOCTOR,
 };
 
 struct message_request {
@@ -168,6 +170,12 @@ struct message_finding {
 	bool progress; /* done and total, instead of a finding */
 	uint64_t done, total;
 	struct message_text text;
+};
+
+struct message_check {
+	uint8_t level; /* enum inlay_check_level */
+	bool fixed;
+	struct message_text name, text, cure;
 };
 
 struct message_gc {
@@ -221,6 +229,7 @@ MESSAGE_CODEC(request);
 MESSAGE_CODEC(status);
 MESSAGE_CODEC(change);
 MESSAGE_CODEC(finding);
+MESSAGE_CODEC(check);
 MESSAGE_CODEC(gc);
 MESSAGE_CODEC(program);
 MESSAGE_CODEC(log);

@@ -29,6 +29,7 @@ static void decode_all(const struct frame *f)
 	DECODE(status);
 	DECODE(change);
 	DECODE(finding);
+	DECODE(check);
 	DECODE(gc);
 	DECODE(program);
 	DECODE(log);
