@@ -2,15 +2,8 @@
 #include "mount/replay.h"
 
 #include <errno.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 
 #include "inlay/cleanup.h"
@@ -27,123 +20,7 @@ enum {
 };
 
 static const int64_t look_gap_max_ns = 1000000000;
-static const int64_t helper_timeout_ns = 10ll * 1000000000;
 static const int64_t pause_ns = 2ll * 1000000000;
-
-extern char **environ;
-
-/* ---- the helper's process ---- */
-
-static void end_helper(struct replay *p)
-{
-	/* First nobody is trusted any more, then the id may be given away. */
-	__atomic_store_n(&p->helper, 0, __ATOMIC_SEQ_CST);
-	inlay_cleanup_close(&p->sock);
-	p->sock = -1;
-	if (p->child <= 0)
-		return;
-	(void)kill(p->child, SIGKILL);
-	while (waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
-		;
-	p->child = 0;
-}
-
-static int start_helper(struct replay *p, struct inlay_error *err)
-{
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	char name[] = "inlayd", verb[] = "replay", opt[] = "--point";
-	auto_free char *point = strdup(p->point ? p->point : "");
-	int pair[2];
-	sigset_t none;
-
-	if (p->sock >= 0)
-		return 0;
-	if (!p->point)
-		return inlay_error_set(err, -ENOTSUP, "no mount point was given");
-	if (!point)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return inlay_error_sys(err, -errno, "make a socket");
-	char *argv[] = {name, verb, opt, point, NULL};
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attr);
-	/* Takes the place of the /dev/fuse descriptor, which the helper must not have. */
-	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], HELPER_FD);
-	(void)sigemptyset(&none);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-	int r = posix_spawn(&p->child, "/proc/self/exe", &actions, &attr, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attr);
-	(void)close(pair[1]);
-	if (r != 0) {
-		p->child = 0;
-		(void)close(pair[0]);
-		return inlay_error_sys(err, -r, "start the replay helper");
-	}
-	p->sock = pair[0];
-	struct timeval limit = {.tv_sec = helper_timeout_ns / 1000000000};
-	(void)setsockopt(p->sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	(void)setsockopt(p->sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-	return 0;
-}
-
-static int say(struct replay *p, enum helper_verb verb, int64_t mtime_ns, const char *text,
-	       size_t len, const char *more, size_t more_len)
-{
-	struct helper_msg m;
-
-	m.verb = verb;
-	m.result = 0;
-	m.mtime_ns = mtime_ns;
-	m.count = m.took_ns = 0;
-	if (len + more_len > sizeof m.text)
-		return 0;
-	memcpy(m.text, text, len);
-	if (more_len)
-		memcpy(m.text + len, more, more_len);
-	return inlay_unix_send(p->sock, &m, HELPER_HEAD + len + more_len, NULL, 0, NULL);
-}
-
-static int say_text(struct replay *p, enum helper_verb verb, const char *text)
-{
-	return say(p, verb, 0, text, strlen(text), NULL, 0);
-}
-
-/* A new random name for each time that the helper opens the mount. */
-static int say_open(struct replay *p)
-{
-	uint8_t bytes[HELPER_TOKEN_HEX / 2];
-
-	if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-		return -EIO;
-	{
-		scope_lock(&p->greeting);
-		for (size_t i = 0; i < sizeof bytes; i++)
-			(void)snprintf(p->token + 2 * i, 3, "%02x", bytes[i]);
-	}
-	return say_text(p, HELPER_OPEN, p->token);
-}
-
-/* Waits for the end of what was said. *ret_fd: what came along. */
-static int wait_done(struct replay *p, struct helper_msg *ret, int *ret_fd)
-{
-	int fds[INLAY_UNIX_FDS];
-	size_t n = 0;
-
-	int r = say_text(p, HELPER_END, "");
-	if (r == 0)
-		r = inlay_unix_recv(p->sock, ret, sizeof *ret, &n, fds, NULL);
-	if (r < 0)
-		return r;
-	*ret_fd = take_fd(fds[0]);
-	for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
-		inlay_cleanup_close(&fds[i]);
-	if (n < HELPER_HEAD || ret->verb != HELPER_DONE)
-		return -EPIPE;
-	return ret->result;
-}
 
 /* ---- a batch ---- */
 
@@ -213,18 +90,18 @@ static size_t take_orders(struct view *v, struct order orders[static BATCH])
 static int give_orders(struct replay *p, const struct order *orders, size_t count)
 {
 	const struct listed_dir *dir = NULL, *dir_to = NULL;
-	int r = say_open(p);
+	int r = replay_say_open(p);
 
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		const struct order *o = &orders[i];
 		if (o->dir != dir)
-			r = say_text(p, HELPER_DIR, o->dir->path);
+			r = replay_say_text(p, HELPER_DIR, o->dir->path);
 		dir = o->dir;
 		if (r == 0 && o->dir_to && o->dir_to != dir_to)
-			r = say_text(p, HELPER_DIR_TO, o->dir_to->path);
+			r = replay_say_text(p, HELPER_DIR_TO, o->dir_to->path);
 		dir_to = o->dir_to ? o->dir_to : dir_to;
 		for (unsigned k = 0; r == 0 && k < 2 && o->verbs[k]; k++)
-			r = say(p, o->verbs[k], o->mtime_ns, o->name, o->len + 1, NULL, 0);
+			r = replay_say(p, o->verbs[k], o->mtime_ns, o->name, o->len + 1);
 	}
 	return r;
 }
@@ -401,11 +278,11 @@ static int look(struct replay *p)
 		scope_rdlock(&v->lock);
 		seq = v->listed.seq;
 	}
-	int r = say_open(p);
+	int r = replay_say_open(p);
 	if (r == 0)
-		r = say_text(p, HELPER_WATCHED, "");
+		r = replay_say_text(p, HELPER_WATCHED, "");
 	if (r == 0)
-		r = wait_done(p, &done, &fd);
+		r = replay_wait_done(p, &done, &fd);
 	if (r < 0)
 		return r;
 	size_t n = 0, len = done.count * sizeof(uint64_t);
@@ -499,7 +376,7 @@ static int raise_batch(struct replay *p)
 	int r = give_orders(p, orders, n);
 	end_orders(p->worker->view, orders, n);
 	if (r == 0)
-		r = wait_done(p, &done, &fd);
+		r = replay_wait_done(p, &done, &fd);
 	settle_running(p, r == 0);
 	p->stale = true;
 	return r;
@@ -524,14 +401,14 @@ static int64_t step(struct replay *p)
 	}
 	if (todo == LOOK && now < p->look_at_ns)
 		return p->look_at_ns - now;
-	r = start_helper(p, NULL);
+	r = replay_start_helper(p, NULL);
 	if (r == 0)
 		r = todo == RAISE ? raise_batch(p) : look(p);
 	if (r == 0) {
 		p->failures = 0;
 		return 0;
 	}
-	end_helper(p);
+	replay_end_helper(p);
 	if (++p->failures >= FAILURES_MAX) {
 		p->look_at_ns = now + pause_ns;
 		close_list(p);
@@ -628,87 +505,4 @@ void replay_get_stats(struct replay *p, struct replay_stats *ret)
 	scope_rdlock(&v->lock);
 	ret->waiting = v->listed.count;
 	ret->missed += v->listed.skipped;
-}
-
-/* ---- requests ---- */
-
-bool replay_is_helper(const struct replay *p, fuse_req_t req)
-{
-	pid_t helper = __atomic_load_n(&p->helper, __ATOMIC_RELAXED);
-
-	return helper != 0 && fuse_req_ctx(req)->pid == helper;
-}
-
-int replay_greeted(struct replay *p, fuse_req_t req, const char *name)
-{
-	const size_t len = sizeof HELPER_GREETING - 1;
-	pid_t pid = fuse_req_ctx(req)->pid;
-
-	if (strncmp(name, HELPER_GREETING, len) != 0)
-		return 0;
-	scope_lock(&p->greeting);
-	/* Used once. A process in a pid namespace that we do not see has no number to be known by. */
-	if (!p->token[0] || strcmp(name + len, p->token) != 0 || pid == 0)
-		return ENOENT;
-	p->token[0] = 0;
-	__atomic_store_n(&p->helper, pid, __ATOMIC_SEQ_CST);
-	return HELPER_KNOWN;
-}
-
-bool replay_setattr(struct replay *p, fuse_req_t req, fuse_ino_t ino)
-{
-	struct stat st;
-
-	if (!replay_is_helper(p, req))
-		return false;
-	int r = view_getattr(p->worker->view, ino, &st, NULL);
-	if (r < 0)
-		(void)fuse_reply_err(req, -r);
-	else
-		(void)fuse_reply_attr(req, &st, WORKER_FOREVER);
-	return true;
-}
-
-bool replay_make(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name, mode_t type)
-{
-	struct view_entry e;
-
-	if (!replay_is_helper(p, req))
-		return false;
-	int r = listed_make(p->worker->view, parent, name, type, &e, NULL);
-	if (r != 0) {
-		(void)fuse_reply_err(req, r < 0 ? -r : EAGAIN);
-		return true;
-	}
-	struct fuse_entry_param param = {.ino = e.number,
-					 .attr = e.attr,
-					 .attr_timeout = WORKER_FOREVER,
-					 .entry_timeout = WORKER_FOREVER};
-	if (fuse_reply_entry(req, &param) < 0)
-		view_forget(p->worker->view, e.number, 1);
-	return true;
-}
-
-bool replay_remove(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name,
-		   bool is_dir)
-{
-	if (!replay_is_helper(p, req))
-		return false;
-	int r = listed_remove(p->worker->view, parent, name, is_dir);
-	if (r == 0)
-		worker_count(&p->worker->replay_stats.raised, 1);
-	(void)fuse_reply_err(req, r ? EAGAIN : 0);
-	return true;
-}
-
-bool replay_rename(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name,
-		   fuse_ino_t to, const char *to_name)
-{
-	if (!replay_is_helper(p, req))
-		return false;
-	int r = listed_rename(p->worker->view, parent, name, to, to_name);
-	if (r == 0)
-		worker_count(&p->worker->replay_stats.raised, 1);
-	(void)fuse_reply_err(req, r ? EAGAIN : 0);
-	return true;
 }

@@ -81,7 +81,7 @@ void replay_switched(struct replay *p, const struct view_notes *notes);
 void replay_shown(struct replay *p, const struct view_notes *notes, uint64_t number);
 void replay_get_stats(struct replay *p, struct replay_stats *ret);
 
-/* ---- requests ---- */
+/* ---- requests (replay_ops.c) ---- */
 
 /* The request is the helper's. */
 bool replay_is_helper(const struct replay *p, fuse_req_t req);
@@ -96,5 +96,17 @@ bool replay_remove(struct replay *p, fuse_req_t req, fuse_ino_t parent, const ch
 		   bool is_dir);
 bool replay_rename(struct replay *p, fuse_req_t req, fuse_ino_t parent, const char *name,
 		   fuse_ino_t to, const char *to_name);
+
+/* ---- the helper's process (helper_link.c); the replay's thread alone ---- */
+
+int replay_start_helper(struct replay *p, struct inlay_error *err) inlay_must_check;
+void replay_end_helper(struct replay *p);
+int replay_say(struct replay *p, enum helper_verb verb, int64_t mtime_ns, const char *text,
+	       size_t len) inlay_must_check;
+int replay_say_text(struct replay *p, enum helper_verb verb, const char *text) inlay_must_check;
+/* Lets it open the mount; a new random name each time. */
+int replay_say_open(struct replay *p) inlay_must_check;
+/* Ends what was said and waits until it is done. *ret_fd: what came along, or -1. */
+int replay_wait_done(struct replay *p, struct helper_msg *ret, int *ret_fd) inlay_must_check;
 
 #endif
