@@ -113,6 +113,21 @@ static void close_write(int dir, const char *name)
 	(void)writer;
 }
 
+/*
+ * A directory has one name at a time in the kernel's cache. Who looked up the new one took it there, and a rename, which
+ * holds the locks that taking it back needs, then fails with ESTALE: a look at the old name takes it back.
+ */
+static void move(const struct helper *h, const char *name, const char *to)
+{
+	struct stat st;
+
+	for (int i = 0; i < 16; i++) {
+		if (renameat(h->dir, name, h->dir_to, to) == 0 || errno != ESTALE)
+			return;
+		(void)!fstatat(h->dir, name, &st, AT_SYMLINK_NOFOLLOW);
+	}
+}
+
 static void find_watched(struct helper *h)
 {
 	int64_t start = inlay_monotonic_ns();
@@ -194,7 +209,7 @@ static int run(struct helper *h, int sock, const struct helper_msg *m)
 		break;
 	case HELPER_MOVE:
 		if (h->dir_to >= 0)
-			(void)renameat(h->dir, name, h->dir_to, name + strlen(name) + 1);
+			move(h, name, name + strlen(name) + 1);
 		break;
 	case HELPER_MODIFY:
 		touch(h->dir, name, m->mtime_ns, false);

@@ -351,6 +351,37 @@ def test_no_reader_sees_a_wrong_answer(inlay, root, src, watch):
     assert turns == ["CREATE", "DELETE"] * (len(turns) // 2) and len(turns) >= rounds * 0.9
 
 
+def test_moved_directory_under_readers(inlay, root, src, watch):
+    """A directory moves to and fro while others look into both places, list them and stand in them."""
+    dst = root / "dst"
+    write(src / "p/mv/deep/x", "seven")
+    write(src / "p/keep", "k")
+    write(src / "q/keep", "k")
+    sync(inlay, src, dst)
+    w = watch(dst)
+
+    def seen(name, got):
+        if isinstance(got, OSError) and not isinstance(got, IsADirectoryError):
+            return repr(got)
+        with contextlib.suppress(FileNotFoundError):
+            for e in os.scandir(name.parent):
+                e.stat()
+        return "keep: ENOENT" if name.name == "keep" and got is None else None
+
+    with Hammer([dst / "p/mv/deep/x", dst / "q/mv/deep/x", dst / "p/keep", dst / "q/keep"], seen) as h:
+        for i in range(40):
+            old, new = ("p", "q") if i % 2 == 0 else ("q", "p")
+            os.rename(src / old / "mv", src / new / "mv")
+            inlay.sync(src, dst)
+            assert (dst / new / "mv/deep/x").read_text() == "seven" and not (dst / old / "mv").exists()
+            assert os.listdir(dst / new / "mv/deep") == ["x"]
+    assert not h.wrong, h.wrong
+    until(lambda: status(dst)["events waiting"] == "0", what="the replay")
+    assert status(dst)["events missed"] == "0"
+    moved = [e for _, e, _, _ in w.read() if e in ("MOVED_FROM", "MOVED_TO")]
+    assert len(moved) >= 60
+
+
 def helper_pid(dst):
     pids = pids_with(f"replay --point {dst}")
     return pids[0] if pids else None
