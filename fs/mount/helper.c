@@ -114,8 +114,8 @@ static void close_write(int dir, const char *name)
 }
 
 /*
- * A directory has one name at a time in the kernel's cache. Who looked up the new one took it there, and a rename, which
- * holds the locks that taking it back needs, then fails with ESTALE: a look at the old name takes it back.
+ * A directory has one name at a time in the kernel's cache. Who looked up the new one took it there, and a rename,
+ * which holds the locks that taking it back needs, then fails with ESTALE: a look at the old name takes it back.
  */
 static void move(const struct helper *h, const char *name, const char *to)
 {
