@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A million small files over a real sshd: time, bytes, memory of both ends, bytes a node that the worker knows.
 
-    tests/bench/million.py [--files 1000000]
+    tests/bench/million.py [--files 1000000] [--source-in DIR]
 """
 import os
 import subprocess
@@ -19,18 +19,20 @@ def sync(inlay, src):
     start = time.perf_counter()
     p = subprocess.Popen([INLAY, "sync", "-q", src, "testhost:ws"], env=inlay.env)
     _, status, usage = os.wait4(p.pid, 0)
-    assert status == 0
+    assert status == 0, status
     return time.perf_counter() - start, usage.ru_maxrss
 
 
 def main():
     p = parser(__doc__)
     p.add_argument("--files", type=int, default=1_000_000)
+    p.add_argument("--source-in", help="where the source is made (/dev/shm spares a slow disk the writing)")
     a = p.parse_args()
     rows = []
-    with Scratch() as root:
-        src = root / "src"
+    with Scratch() as root, Scratch(a.source_in) as above:
+        src = above / "src"
         run(MAKE_TREE, src, a.files)
+        os.sync()
         note("made")
         sshd = Sshd(root)
         proxy = Proxy(sshd.port)

@@ -31,7 +31,10 @@ def synced(inlay, root, src):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_helps(inlay, command):
     r = inlay(command, "--help")
-    assert r.out.startswith("usage: inlay " + command) and "--json" in r.out and "--state" in r.out
+    assert r.out.startswith("usage: inlay " + command)
+    for verb in re.findall(r"^  (\w+) ", r.out, re.M) if " VERB " in r.out else [None]:
+        out = inlay(command, verb, "--help").out if verb else r.out
+        assert "--json" in out and "--state" in out, (command, verb)
 
 
 @pytest.mark.parametrize("args", [["status"], ["log"], ["diff"], ["mount"], ["rollback"], ["fsck"], ["gc"], ["umount"]])
