@@ -14,6 +14,7 @@ import time
 import pytest
 
 from conftest import INLAY, CutProxy, Inlay, is_ours, pids_with, tree, until, write
+from test_protocol import MAGIC, hello
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -598,6 +599,28 @@ def test_keeper_dies(inlay, src, root, watching):
     w.flush("--timeout", "60s")
     same(src, root / "dst")
     assert w.rows()[0]["connections"] == 2
+
+
+@pytest.mark.parametrize("version", [0, 9])
+def test_an_agent_of_another_age(src, root, inlay, sshd, version):
+    """It is said, nothing is changed, and when the host has the right one again, the watch goes on."""
+    filled(src)
+    stale = root / "stale"
+    stale.write_bytes(MAGIC + hello(version, version))
+    cat = root / "fake-ssh"
+    cat.write_text(f"#!/bin/sh\n[ -e {root}/real ] && exec {sshd.ssh} \"$@\"\ncat {stale}\ncat >/dev/null\n")
+    cat.chmod(0o755)
+    over = Inlay(root, {"INLAY_SSH": str(cat)})
+    w = Watch(over, src, "testhost:ws")
+    try:
+        e = w.state("connecting")
+        assert f"protocol {version} to {version}" in e["why"]
+        (root / "real").write_text("")
+        w.process.send_signal(signal.SIGCONT)
+        w.visible()
+        same(src, sshd.home / "ws")
+    finally:
+        assert w.end() == 0
 
 
 def test_dead_network_gives_the_lock_back(src, root, inlay, sshd, watching):
