@@ -54,6 +54,7 @@ struct args {
 	struct inlay_buf state_buf;
 	int ready_fd;
 	bool stay;
+	struct inlay_mount_policy policy;
 	const char *workspace, *store, *point, *dir, *program;
 };
 
@@ -79,6 +80,9 @@ static int parse(int argc, char **argv, struct args *a)
 		{"dir", required_argument, NULL, 'd'},
 		{"program", required_argument, NULL, 'p'},
 		{"point", required_argument, NULL, 'm'},
+		{"upper", required_argument, NULL, 'u'},
+		{"xattrs", no_argument, NULL, 'x'},
+		{"keep-owners", no_argument, NULL, 'k'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -114,6 +118,17 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'm':
 			a->point = optarg;
+			break;
+		case 'u':
+			if (inlay_parse_u64(optarg, &n, &err) < 0 || n > INLAY_UPPER_READ_ONLY)
+				return INLAY_EXIT_USAGE;
+			a->policy.upper = (enum inlay_upper_policy)n;
+			break;
+		case 'x':
+			a->policy.xattrs = true;
+			break;
+		case 'k':
+			a->policy.keep_owners = true;
 			break;
 		case 'h':
 			(void)fputs(usage, stdout);
@@ -166,7 +181,8 @@ static int serve_mount(const struct args *a)
 					      .workspace_path = a->workspace,
 					      .mount_point = a->point,
 					      .uid = getuid(),
-					      .gid = getgid()};
+					      .gid = getgid(),
+					      .policy = a->policy};
 
 	if (!a->store || !a->workspace) {
 		(void)fputs("inlayd mount is started by inlayd keep\n", stderr);

@@ -9,6 +9,7 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "keep/host.h"
+#include "upper/upper.h"
 
 /* ---- gc ---- */
 
@@ -72,6 +73,22 @@ static int mark_pins(struct mark *m, int fd, uint64_t count, struct inlay_error 
 	return r;
 }
 
+/* What the upper of a workspace needs that is not mounted. */
+static int mark_upper(struct mark *m, struct inlay_workspace *ws, struct inlay_error *err)
+{
+	auto_of(upper_close) struct upper *u = NULL;
+	int r = upper_open(ws->dir_fd, true, &u, err);
+
+	for (struct upper_dent *d = r == 0 ? upper_walk(u->root, NULL) : NULL; d && r == 0;
+	     d = upper_walk(u->root, d)) {
+		if (!d->node || d->node->from != UPPER_OBJECT)
+			continue;
+		r = S_ISDIR(d->node->mode) ? mark_tree(m, &d->node->id, err)
+					   : mark_object(m, &d->node->id, false, 0, err);
+	}
+	return r < 0 ? inlay_error_prefix(err, r, "%s", ws->state.path) : 0;
+}
+
 static int mark_workspace(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
 {
 	struct mark *m = ctx;
@@ -82,7 +99,9 @@ static int mark_workspace(void *ctx, struct inlay_workspace *ws, struct inlay_er
 	scope_lock(&ws->change);
 	if (ws->state.live.number)
 		r = mark_tree(m, &ws->state.live.root.tree, err);
-	if (r < 0 || !ws->link)
+	if (r == 0 && !ws->link)
+		return mark_upper(m, ws, err);
+	if (r < 0)
 		return r;
 	r = link_ask(ws->link, &msg, &fd, 60ll * 1000000000, err);
 	return r < 0 ? r : mark_pins(m, fd, msg.count, err);

@@ -150,10 +150,15 @@ void link_close(struct link *l)
 	free(l);
 }
 
-int link_tell(struct link *l, struct worker_msg *m, struct inlay_error *err)
+static int send_with(struct link *l, struct worker_msg *m, int fd, struct inlay_error *err)
 {
 	m->version = WORKER_VERSION;
-	return inlay_unix_send(l->fd, m, sizeof *m, NULL, 0, err);
+	return inlay_unix_send(l->fd, m, sizeof *m, &fd, fd >= 0, err);
+}
+
+int link_tell(struct link *l, struct worker_msg *m, struct inlay_error *err)
+{
+	return send_with(l, m, -1, err);
 }
 
 static int wait_answer(struct link *l, struct worker_msg *m, int *ret_fd, int64_t timeout_ns,
@@ -176,8 +181,8 @@ static int wait_answer(struct link *l, struct worker_msg *m, int *ret_fd, int64_
 	return 0;
 }
 
-int link_ask(struct link *l, struct worker_msg *m, int *ret_fd, int64_t timeout_ns,
-	     struct inlay_error *err)
+int link_ask_with(struct link *l, struct worker_msg *m, int with, int *ret_fd, int64_t timeout_ns,
+		  struct inlay_error *err)
 {
 	auto_close int fd = -1;
 
@@ -191,7 +196,7 @@ int link_ask(struct link *l, struct worker_msg *m, int *ret_fd, int64_t timeout_
 		inlay_cleanup_close(&l->answer_fd);
 		l->answer_fd = -1;
 	}
-	int r = link_tell(l, m, err);
+	int r = send_with(l, m, with, err);
 	if (r == 0)
 		r = wait_answer(l, m, &fd, timeout_ns, err);
 	if (r == 0 && m->result < 0) {

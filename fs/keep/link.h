@@ -34,9 +34,15 @@ void link_close(struct link *l);
 
 /* Sends without waiting for an answer. */
 int link_tell(struct link *l, struct worker_msg *m, struct inlay_error *err) inlay_must_check;
-/* Sends and waits for the answer, which replaces *m. *ret_fd (may be NULL): a descriptor that came along, or
- * -1. -ENOTCONN when the worker ended, -ETIMEDOUT, or the worker's own failure with its text. */
-int link_ask(struct link *l, struct worker_msg *m, int *ret_fd, int64_t timeout_ns,
-	     struct inlay_error *err) inlay_must_check;
+/* Sends, with a descriptor if fd is not -1, and waits for the answer, which replaces *m. *ret_fd (may be NULL): a
+ * descriptor that came along, or -1. -ENOTCONN when the worker ended, -ETIMEDOUT, or the worker's own failure with
+ * its text. */
+int link_ask_with(struct link *l, struct worker_msg *m, int fd, int *ret_fd, int64_t timeout_ns,
+		  struct inlay_error *err) inlay_must_check;
+static inline int link_ask(struct link *l, struct worker_msg *m, int *ret_fd, int64_t timeout_ns,
+			   struct inlay_error *err)
+{
+	return link_ask_with(l, m, -1, ret_fd, timeout_ns, err);
+}
 
 #endif

@@ -48,8 +48,15 @@ static int spawn_worker(struct inlay_workspace *ws, int fuse_fd, int ready_fd, p
 
 	(void)snprintf(ws_path, sizeof ws_path, "%s/ws/%s", ws->host->state_path, ws->state.id);
 	(void)snprintf(store_path, sizeof store_path, "%s/store", ws->host->state_path);
-	char *argv[] = {name,       verb,      path_opt,       ws_path, store_opt,
-			store_path, point_opt, ws->state.path, NULL};
+	char upper_opt[] = "--upper", xattrs[] = "--xattrs", owners[] = "--keep-owners";
+	char upper[2] = {(char)('0' + ws->state.policy.upper), 0};
+	char *argv[14] = {name,       verb,      path_opt,       ws_path,   store_opt,
+			  store_path, point_opt, ws->state.path, upper_opt, upper};
+	size_t argc = 10;
+	if (ws->state.policy.xattrs)
+		argv[argc++] = xattrs;
+	if (ws->state.policy.keep_owners)
+		argv[argc++] = owners;
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attr);
 	(void)posix_spawn_file_actions_adddup2(&actions, fuse_high, WORKER_FUSE_FD);
@@ -182,8 +189,10 @@ static int ask_show(struct inlay_workspace *ws, const struct inlay_generation *g
 		    struct inlay_error *err)
 {
 	struct worker_msg m = {.type = WORKER_SHOW, .gen = *gen};
+	struct worker_msg durable = {.type = WORKER_DURABLE, .gen = {.number = ws->state.durable}};
 
-	return link_ask(ws->link, &m, NULL, show_timeout_ns, err);
+	int r = link_ask(ws->link, &m, NULL, show_timeout_ns, err);
+	return r < 0 ? r : link_tell(ws->link, &durable, err);
 }
 
 /* ---- making the mount ---- */
@@ -270,6 +279,10 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err)
 		return inlay_error_set(err, -ENOENT, "its mount is gone");
 	}
 	mounted(ws, geteuid() == 0);
+	struct worker_msg durable = {.type = WORKER_DURABLE, .gen = {.number = ws->state.durable}};
+	r = link_tell(ws->link, &durable, err);
+	if (r < 0)
+		return r;
 	scope_lock(&ws->lock);
 	if (hello.gen.number > ws->state.live.number) {
 		ws->state.live = hello.gen;
@@ -369,6 +382,28 @@ int inlay_workspace_mount(struct inlay_workspace *ws, enum inlay_workspace_mount
 	if (r == 0 && (flags & INLAY_MOUNT_BOOT))
 		r = host_register_boot(ws->host, err);
 	return r;
+}
+
+int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mount_policy *policy,
+			       struct inlay_error *err)
+{
+	struct inlay_mount_policy *now = &ws->state.policy;
+
+	scope_lock(&ws->change);
+	if (now->upper == policy->upper && now->xattrs == policy->xattrs &&
+	    now->keep_owners == policy->keep_owners)
+		return 0;
+	bool there = ws->state.mounted && kernel_mount_there(ws->state.path);
+	int r = there ? kernel_umount(ws->state.path, false, err) : 0;
+	if (r < 0)
+		return r;
+	drop_link(ws);
+	{
+		scope_lock(&ws->lock);
+		*now = *policy;
+		r = workspace_save(ws, err);
+	}
+	return there && r == 0 ? workspace_start_mount(ws, err) : r;
 }
 
 static int count_wanted(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)

@@ -15,7 +15,15 @@
 #define WORKSPACE_FILE  "workspace"
 #define WORKSPACE_MAGIC "iWSP"
 
-enum { WORKSPACE_VERSION = 1, SAVED_MOUNT = 1 << 0 };
+enum {
+	WORKSPACE_VERSION = 1,
+	SAVED_MOUNT = 1 << 0,
+	SAVED_UPPER_SHIFT = 1, /* two bits: enum inlay_upper_policy */
+	SAVED_UPPER_MASK = 3,
+	SAVED_XATTRS = 1 << 3,
+	SAVED_OWNERS = 1 << 4,
+	SAVED_BITS = 31,
+};
 
 struct inlay_store *inlay_host_store(struct inlay_host *host)
 {
@@ -29,13 +37,22 @@ struct inlay_trees *inlay_host_trees(struct inlay_host *host)
 
 /* ---- the description on the disk ---- */
 
+static uint8_t saved_flags(const struct inlay_workspace *ws)
+{
+	const struct inlay_mount_policy *p = &ws->state.policy;
+
+	return (uint8_t)((ws->state.mount_wanted ? SAVED_MOUNT : 0) |
+			 p->upper << SAVED_UPPER_SHIFT | (p->xattrs ? SAVED_XATTRS : 0) |
+			 (p->keep_owners ? SAVED_OWNERS : 0));
+}
+
 int workspace_save(struct inlay_workspace *ws, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 
 	inlay_buf_add(&b, WORKSPACE_MAGIC, 4);
 	inlay_buf_u8(&b, WORKSPACE_VERSION);
-	inlay_buf_u8(&b, ws->state.mount_wanted ? SAVED_MOUNT : 0);
+	inlay_buf_u8(&b, saved_flags(ws));
 	inlay_buf_string(&b, ws->state.path, strlen(ws->state.path));
 	inlay_buf_u64(&b, inlay_xxh3(b.data, b.len));
 	int r = inlay_buf_check(&b, err);
@@ -60,10 +77,16 @@ static int parse_description(struct inlay_workspace *ws, const struct inlay_buf 
 	const uint8_t *path = inlay_cursor_string(&c, INLAY_HOST_PATH_MAX - 1, &len);
 	uint64_t sum = inlay_cursor_u64(&c);
 	if (!inlay_cursor_done(&c) || memcmp(magic, WORKSPACE_MAGIC, 4) != 0 || len == 0 ||
+	    (flags & ~SAVED_BITS) ||
+	    (flags >> SAVED_UPPER_SHIFT & SAVED_UPPER_MASK) > INLAY_UPPER_READ_ONLY ||
 	    path[0] != '/' || memchr(path, 0, len) || sum != inlay_xxh3(b->data, b->len - 8))
 		return inlay_error_set(err, -EBADMSG, "it is damaged");
 	memcpy(ws->state.path, path, len);
 	ws->state.mount_wanted = flags & SAVED_MOUNT;
+	ws->state.policy =
+		(struct inlay_mount_policy){.upper = flags >> SAVED_UPPER_SHIFT & SAVED_UPPER_MASK,
+					    .xattrs = flags & SAVED_XATTRS,
+					    .keep_owners = flags & SAVED_OWNERS};
 	return 0;
 }
 

@@ -211,6 +211,22 @@ bool listed_is(const struct view *v, uint64_t dir, const char *name, size_t len)
 	return listed_find(v, dir, name, len) != NULL;
 }
 
+void listed_overtake(const struct view *v, uint64_t dir, const char *name, size_t len)
+{
+	struct listed_name *n = listed_find(v, dir, name, len);
+
+	if (n)
+		n->entry->overtaken = true;
+}
+
+/* A name that the helper may still change. */
+static struct listed_name *find_open(const struct view *v, uint64_t dir, const char *name)
+{
+	struct listed_name *n = listed_find(v, dir, name, strlen(name));
+
+	return n && !n->entry->overtaken ? n : NULL;
+}
+
 bool listed_watched(const struct view *v, uint64_t number)
 {
 	const struct listed_list *l = &v->listed;
@@ -263,7 +279,7 @@ int listed_lookup(struct view *v, uint64_t dir, const char *name, struct view_en
 	uint32_t slot;
 
 	scope_wrlock(&v->lock);
-	struct listed_name *n = listed_find(v, dir, name, strlen(name));
+	struct listed_name *n = find_open(v, dir, name);
 	if (!n)
 		return LISTED_NOT;
 	*ret = (struct view_entry){.listed = true};
@@ -291,7 +307,7 @@ int listed_make(struct view *v, uint64_t dir, const char *name, uint32_t type,
 		return r;
 	{
 		scope_wrlock(&v->lock);
-		struct listed_name *n = listed_find(v, dir, name, len);
+		struct listed_name *n = find_open(v, dir, name);
 		struct listed *e = n ? n->entry : NULL;
 		uint32_t now = table_find(v->table, table_slot(v->table, dir), name, len);
 		uint32_t slot = now ? table_dent(v->table, now)->node : 0;
@@ -314,7 +330,7 @@ int listed_make(struct view *v, uint64_t dir, const char *name, uint32_t type,
 int listed_remove(struct view *v, uint64_t dir, const char *name, bool is_dir)
 {
 	scope_wrlock(&v->lock);
-	struct listed_name *n = listed_find(v, dir, name, strlen(name));
+	struct listed_name *n = find_open(v, dir, name);
 
 	if (!n || !n->old || n->entry->kind == LISTED_MOVED || S_ISDIR(n->was.mode) != is_dir)
 		return LISTED_NOT;
@@ -329,8 +345,8 @@ int listed_rename(struct view *v, uint64_t dir, const char *name, uint64_t to_di
 		  const char *to_name)
 {
 	scope_wrlock(&v->lock);
-	struct listed_name *n = listed_find(v, dir, name, strlen(name));
-	struct listed_name *to = listed_find(v, to_dir, to_name, strlen(to_name));
+	struct listed_name *n = find_open(v, dir, name);
+	struct listed_name *to = find_open(v, to_dir, to_name);
 
 	if (!n || !to || n->entry != to->entry || to != &n->entry->to)
 		return LISTED_NOT;

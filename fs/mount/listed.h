@@ -71,6 +71,7 @@ struct listed {
 	bool close_only; /* TOUCHED: a file that was made, whose writer shall be seen to close it */
 	bool in_dead;    /* its directory was removed by the same switch */
 	bool failed;     /* the helper did not consume it once */
+	bool overtaken; /* somebody else changed the name since: the helper cannot, and the kernel is told */
 };
 
 TAILQ_HEAD(listed_queue, listed);
@@ -113,6 +114,8 @@ void listed_requeue(struct listed *e, struct listed_queue *queue);
 /* Lock held for reading. */
 bool listed_is(const struct view *v, uint64_t dir, const char *name, size_t len);
 struct listed_name *listed_find(const struct view *v, uint64_t dir, const char *name, size_t len);
+/* Somebody changes the name through the mount. */
+void listed_overtake(const struct view *v, uint64_t dir, const char *name, size_t len);
 /* Somebody was seen to watch the node. Lock held for reading. */
 bool listed_watched(const struct view *v, uint64_t number);
 

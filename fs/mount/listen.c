@@ -10,11 +10,14 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "mount/worker.h"
+
+enum { DURABLE_WAIT_S = 20 };
 
 static void tell_kernel(struct worker *w, const struct view_notes *notes)
 {
@@ -105,6 +108,73 @@ static void show(struct worker *w, struct worker_msg *m, struct view_notes *note
 	}
 }
 
+int worker_wait_durable(struct worker *w)
+{
+	struct inlay_generation gen;
+	struct timespec until;
+	int r = 0;
+
+	view_generation(w->view, &gen);
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += DURABLE_WAIT_S;
+	scope_lock(&w->lock);
+	while (w->durable < gen.number && r == 0)
+		r = pthread_cond_timedwait(&w->durable_cond, &w->lock, &until);
+	return w->durable < gen.number ? -EIO : 0;
+}
+
+static void durable(struct worker *w, uint64_t number)
+{
+	control_durable(w->control, number);
+	scope_lock(&w->lock);
+	if (number > w->durable)
+		w->durable = number;
+	(void)pthread_cond_broadcast(&w->durable_cond);
+}
+
+static void reset(struct worker *w, struct worker_msg *m, int fd)
+{
+	struct view_notes notes = {0};
+	struct inlay_error err = {0};
+	auto_buf struct inlay_buf path = {0};
+	size_t n = 0;
+	int r = m->count <= INLAY_PATH_MAX
+			? 0
+			: inlay_error_set(&err, -ENAMETOOLONG, "the path is too long");
+
+	uint8_t *room = r == 0 ? inlay_buf_reserve(&path, m->count + 1) : NULL;
+	if (r == 0 && !room)
+		r = inlay_buf_check(&path, &err);
+	if (r == 0)
+		r = inlay_pread_full(fd, room, m->count, 0, &n, "the path", &err);
+	if (r == 0 && n != m->count)
+		r = inlay_error_set(&err, -EPROTO, "the path is cut");
+	if (r == 0)
+		r = view_reset(w->view, (const char *)room, n, &notes, &err);
+	if (r < 0)
+		fail(m, r, &err);
+	/* Also after a failure half-way: what went is not to be remembered. */
+	tell_kernel(w, &notes);
+	m->count = notes.count;
+	view_notes_fini(&notes);
+	(void)send_msg(w, m, NULL, 0);
+}
+
+static void send_upper(struct worker *w, struct worker_msg *m)
+{
+	auto_buf struct inlay_buf out = {0};
+	struct inlay_error err = {0};
+	auto_close int fd = memfd_create("inlay-upper", MFD_CLOEXEC);
+	int r = fd < 0 ? inlay_error_sys(&err, -errno, "list the upper")
+		       : view_report_upper(w->view, w->trees, &out, &m->count, &err);
+
+	if (r == 0)
+		r = inlay_write_all(fd, out.data, out.len, "the upper's list", &err);
+	if (r < 0)
+		fail(m, r, &err);
+	(void)send_msg(w, m, &fd, r == 0);
+}
+
 struct pin_list {
 	struct inlay_buf buf;
 	uint64_t count;
@@ -149,7 +219,7 @@ static void send_stats(struct worker *w, struct worker_msg *m)
 	(void)send_msg(w, m, NULL, 0);
 }
 
-static void answer(struct worker *w, struct worker_msg *m)
+static void answer(struct worker *w, struct worker_msg *m, int fd)
 {
 	struct view_notes notes = {0};
 	uint64_t number = m->gen.number;
@@ -164,13 +234,19 @@ static void answer(struct worker *w, struct worker_msg *m)
 		view_notes_fini(&notes);
 		break;
 	case WORKER_DURABLE:
-		control_durable(w->control, m->gen.number);
+		durable(w, m->gen.number);
 		break;
 	case WORKER_STATS:
 		send_stats(w, m);
 		break;
 	case WORKER_PINS:
 		send_pins(w, m);
+		break;
+	case WORKER_UPPER:
+		send_upper(w, m);
+		break;
+	case WORKER_RESET:
+		reset(w, m, fd);
 		break;
 	default:
 		m->result = -EOPNOTSUPP;
@@ -224,12 +300,12 @@ void *worker_listen(void *arg)
 		int got[INLAY_UNIX_FDS];
 		size_t n;
 		int r = inlay_unix_recv(w->conn, &m, sizeof m, &n, got, NULL);
-		for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
-			inlay_cleanup_close(&got[i]);
 		if (r < 0 || n != sizeof m || m.version != WORKER_VERSION)
 			part(w);
 		else
-			answer(w, &m);
+			answer(w, &m, got[0]);
+		for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
+			inlay_cleanup_close(&got[i]);
 	}
 	return NULL;
 }

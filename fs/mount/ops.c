@@ -6,7 +6,7 @@
  *
  * Every name and attribute may be remembered for ever: what changes is told (listen.c).
  */
-#include "mount/worker.h"
+#include "mount/ops.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,25 +14,6 @@
 
 #include "inlay/cleanup.h"
 #include "mount/listed.h"
-
-static const double forever = WORKER_FOREVER;
-
-static struct worker *worker_of(fuse_req_t req)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	worker_count(&w->stats.requests, 1);
-	return w;
-}
-
-static void reply_error(fuse_req_t req, int r)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	if (r != -ENOENT)
-		worker_count(&w->stats.errors, 1);
-	(void)fuse_reply_err(req, -r);
-}
 
 static void init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -48,14 +29,6 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 
 /* ---- names ---- */
 
-static struct fuse_entry_param param_of(const struct view_entry *e, double timeout)
-{
-	return (struct fuse_entry_param){.ino = e->number,
-					 .attr = e->attr,
-					 .attr_timeout = forever,
-					 .entry_timeout = timeout};
-}
-
 static int lookup_any(struct worker *w, fuse_req_t req, uint64_t parent, const char *name,
 		      struct view_entry *ret, double *ret_timeout)
 {
@@ -66,7 +39,7 @@ static int lookup_any(struct worker *w, fuse_req_t req, uint64_t parent, const c
 			r = listed_lookup(w->view, parent, name, ret, NULL);
 		if (r == LISTED_NOT)
 			r = view_lookup(w->view, parent, name, ret, NULL);
-		*ret_timeout = r == 0 && ret->listed ? 0 : forever;
+		*ret_timeout = r == 0 && ret->listed ? 0 : WORKER_FOREVER;
 		return r;
 	}
 	/* Never remembered: the next open by path asks again and sees what is true then. */
@@ -79,28 +52,6 @@ static int lookup_any(struct worker *w, fuse_req_t req, uint64_t parent, const c
 	return r ? -r : control_lookup(w->control, parent, name, ret, NULL);
 }
 
-/* Replies: entry (also negative) or error. */
-static void lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	struct worker *w = worker_of(req);
-	struct view_entry e;
-	double timeout;
-	int r = lookup_any(w, req, parent, name, &e, &timeout);
-
-	if (r < 0) {
-		reply_error(req, r);
-		return;
-	}
-	struct fuse_entry_param p = param_of(&e, timeout);
-	if (fuse_reply_entry(req, &p) < 0 && e.number) {
-		/* The caller was interrupted: the kernel did not count this reference. */
-		if (control_owns(e.number))
-			control_forget(w->control, e.number, 1);
-		else
-			view_forget(w->view, e.number, 1);
-	}
-}
-
 static void forget_one(struct worker *w, fuse_ino_t ino, uint64_t count)
 {
 	if (control_owns(ino))
@@ -109,15 +60,33 @@ static void forget_one(struct worker *w, fuse_ino_t ino, uint64_t count)
 		view_forget(w->view, ino, count);
 }
 
+/* Replies: entry (also negative) or error. */
+static void lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct worker *w = worker_of_req(req);
+	struct view_entry e;
+	double timeout;
+	int r = lookup_any(w, req, parent, name, &e, &timeout);
+
+	if (r < 0) {
+		worker_reply_error(req, r);
+		return;
+	}
+	struct fuse_entry_param p = ops_param(&e, timeout);
+	/* The caller was interrupted: the kernel did not count this reference. */
+	if (fuse_reply_entry(req, &p) < 0 && e.number)
+		forget_one(w, e.number, 1);
+}
+
 static void forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-	forget_one(worker_of(req), ino, count);
+	forget_one(worker_of_req(req), ino, count);
 	fuse_reply_none(req);
 }
 
 static void forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 
 	for (size_t i = 0; i < count; i++)
 		forget_one(w, forgets[i].ino, forgets[i].nlookup);
@@ -127,27 +96,27 @@ static void forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *
 /* Replies: attr or error. */
 static void getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 	struct stat st;
 
 	(void)fi;
 	int r = control_owns(ino) ? control_getattr(w->control, ino, &st, NULL)
 				  : view_getattr(w->view, ino, &st, NULL);
 	if (r < 0)
-		reply_error(req, r);
+		worker_reply_error(req, r);
 	else
-		(void)fuse_reply_attr(req, &st, forever);
+		(void)fuse_reply_attr(req, &st, WORKER_FOREVER);
 }
 
 /* Replies: readlink or error. */
 static void do_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 	char target[INLAY_LINK_MAX + 1];
 	int r = view_readlink(w->view, ino, target, NULL);
 
 	if (r < 0)
-		reply_error(req, r);
+		worker_reply_error(req, r);
 	else
 		(void)fuse_reply_readlink(req, target);
 }
@@ -168,7 +137,7 @@ static bool list_one(void *ctx, const char *name, const struct view_entry *entry
 	size_t room = l->size - l->used, need;
 
 	if (l->plus) {
-		struct fuse_entry_param p = param_of(entry, entry->listed ? 0 : forever);
+		struct fuse_entry_param p = ops_param(entry, entry->listed ? 0 : WORKER_FOREVER);
 		if (l->bare || !strcmp(name, ".") || !strcmp(name, ".."))
 			p.ino = 0; /* to the kernel: it may look the name up itself */
 		need = fuse_add_direntry_plus(l->req, l->buf + l->used, room, name, &p,
@@ -202,13 +171,13 @@ static void list_control(struct worker *w, struct listing *l, uint64_t position)
 /* Replies: buf or error. */
 static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 	auto_free char *buf = malloc(size);
 	struct listing l = {.req = req, .buf = buf, .size = size, .plus = plus};
 	int r = 0;
 
 	if (!buf) {
-		reply_error(req, -ENOMEM);
+		worker_reply_error(req, -ENOMEM);
 		return;
 	}
 	if (control_owns(ino))
@@ -216,7 +185,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 	else
 		r = view_list(w->view, ino, (uint64_t)off, plus, list_one, &l, NULL);
 	if (r < 0)
-		reply_error(req, r);
+		worker_reply_error(req, r);
 	else
 		(void)fuse_reply_buf(req, buf, l.used);
 }
@@ -237,24 +206,14 @@ static void readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
 /* ---- content ---- */
 
-static int read_object(struct worker *w, fuse_ino_t ino, void *buf, size_t size, uint64_t off,
-		       size_t *ret_n)
+static int read_content(struct worker *w, fuse_ino_t ino, void *buf, size_t size, uint64_t off,
+			size_t *ret_n)
 {
-	struct inlay_digest id;
-	uint64_t file_size;
-	int r = view_content(w->view, ino, &id, &file_size, NULL);
+	struct view_content content;
+	int r = view_content(w->view, ino, &content, NULL);
 
-	if (r < 0)
-		return r;
-	*ret_n = 0;
-	if (off >= file_size)
-		return 0;
-	r = inlay_store_pread(w->store, &id, buf, size, off, ret_n, NULL);
-	if (r == INLAY_STORE_MISSING || r == -EBADMSG) {
-		/* This file only; the next sync sends the object again. */
-		worker_report_damage(w, &id);
-		return -EIO;
-	}
+	if (r == 0)
+		r = worker_pread(w, &content, buf, size, off, ret_n);
 	worker_count(&w->stats.read_bytes, r == 0 ? *ret_n : 0);
 	return r;
 }
@@ -263,7 +222,7 @@ static int read_object(struct worker *w, fuse_ino_t ino, void *buf, size_t size,
 static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		    struct fuse_file_info *fi)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 	auto_free char *buf = malloc(size);
 	size_t n;
 	int r;
@@ -275,21 +234,21 @@ static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 	else if (control_owns(ino))
 		r = control_read(w->control, ino, buf, size, (uint64_t)off, &n, NULL);
 	else
-		r = read_object(w, ino, buf, size, (uint64_t)off, &n);
+		r = read_content(w, ino, buf, size, (uint64_t)off, &n);
 	if (r < 0)
-		reply_error(req, r);
+		worker_reply_error(req, r);
 	else
 		(void)fuse_reply_buf(req, buf, n);
 }
 
 static void do_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	struct worker *w = worker_of(req);
+	struct worker *w = worker_of_req(req);
 	struct statvfs st;
 
 	(void)ino;
 	if (fstatvfs(w->store_fd, &st) < 0) {
-		reply_error(req, -errno);
+		worker_reply_error(req, -errno);
 		return;
 	}
 	st.f_namemax = INLAY_NAME_MAX;
@@ -302,111 +261,8 @@ static void no_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)fi;
-	(void)worker_of(req);
+	(void)worker_of_req(req);
 	(void)fuse_reply_err(req, ENOSYS);
-}
-
-/* ---- changes: the mount shows what was synced, and nothing else ---- */
-
-static void refuse(fuse_req_t req)
-{
-	(void)worker_of(req);
-	(void)fuse_reply_err(req, EROFS);
-}
-
-static void do_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
-		       struct fuse_file_info *fi)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	(void)attr;
-	(void)to_set;
-	(void)fi;
-	if (!replay_setattr(&w->replay, req, ino))
-		refuse(req);
-}
-
-static void do_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	(void)rdev;
-	if (!replay_make(&w->replay, req, parent, name, mode))
-		refuse(req);
-}
-
-static void do_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	(void)mode;
-	if (!replay_make(&w->replay, req, parent, name, S_IFDIR))
-		refuse(req);
-}
-
-static void do_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	if (!replay_remove(&w->replay, req, parent, name, false))
-		refuse(req);
-}
-
-static void do_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	if (!replay_remove(&w->replay, req, parent, name, true))
-		refuse(req);
-}
-
-static void do_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	(void)link;
-	if (!replay_make(&w->replay, req, parent, name, S_IFLNK))
-		refuse(req);
-}
-
-static void do_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
-		      const char *newname, unsigned flags)
-{
-	struct worker *w = fuse_req_userdata(req);
-
-	(void)flags;
-	if (!replay_rename(&w->replay, req, parent, name, newparent, newname))
-		refuse(req);
-}
-
-static void do_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
-{
-	(void)ino;
-	(void)newparent;
-	(void)newname;
-	refuse(req);
-}
-
-static void do_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-		     struct fuse_file_info *fi)
-{
-	(void)ino;
-	(void)buf;
-	(void)size;
-	(void)off;
-	(void)fi;
-	refuse(req);
-}
-
-static void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
-			 struct fuse_file_info *fi)
-{
-	(void)ino;
-	(void)mode;
-	(void)offset;
-	(void)length;
-	(void)fi;
-	refuse(req);
 }
 
 const struct fuse_lowlevel_ops worker_ops = {
@@ -415,21 +271,29 @@ const struct fuse_lowlevel_ops worker_ops = {
 	.forget = forget,
 	.forget_multi = forget_multi,
 	.getattr = getattr,
-	.setattr = do_setattr,
+	.setattr = ops_setattr,
 	.readlink = do_readlink,
-	.mknod = do_mknod,
-	.mkdir = do_mkdir,
-	.unlink = do_unlink,
-	.rmdir = do_rmdir,
-	.symlink = do_symlink,
-	.rename = do_rename,
-	.link = do_link,
+	.mknod = ops_mknod,
+	.mkdir = ops_mkdir,
+	.unlink = ops_unlink,
+	.rmdir = ops_rmdir,
+	.symlink = ops_symlink,
+	.rename = ops_rename,
+	.link = ops_link,
 	.open = no_open,
 	.read = do_read,
-	.write = do_write,
+	.write = ops_write,
+	.fsync = ops_fsync,
 	.opendir = no_open,
 	.readdir = do_readdir,
 	.readdirplus = readdirplus,
+	.fsyncdir = ops_fsync,
 	.statfs = do_statfs,
-	.fallocate = do_fallocate,
+	.setxattr = ops_setxattr,
+	.getxattr = ops_getxattr,
+	.listxattr = ops_listxattr,
+	.removexattr = ops_removexattr,
+	.fallocate = ops_fallocate,
+	.copy_file_range = ops_copy_file_range,
+	.lseek = ops_lseek,
 };

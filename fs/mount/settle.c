@@ -365,6 +365,11 @@ static int detach(struct settle *s, uint32_t dent, bool quiet, struct inlay_erro
 		return r;
 	table_remove_dent(t, dent);
 	if (is_dir) {
+		/* The upper may still have a directory there, for whatever comes to its place. */
+		struct upper_node *un = view_upper(s->v, slot);
+		if (un)
+			un->slot = 0;
+		n->upper = 0;
 		n->flags |= NODE_DEAD;
 		s->dirs_went = true;
 	}
@@ -372,11 +377,32 @@ static int detach(struct settle *s, uint32_t dent, bool quiet, struct inlay_erro
 	return 0;
 }
 
+int settle_gone(struct settle *s, uint32_t dir, const char *name, size_t len,
+		struct inlay_error *err)
+{
+	uint32_t dent = table_find(s->v->table, dir, name, len);
+	int r = dent ? detach(s, dent, false, err)
+		     : settle_note(s, VIEW_NOTE_NAME, dir, name, len, err);
+
+	return r < 0 ? r : settle_note(s, VIEW_NOTE_LIST, dir, "", 0, err);
+}
+
 /* ---- renames ---- */
+
+/* What the upper has at a name, or in the directory there, does not move with it. */
+static bool has_upper(const struct view *v, const struct changed *n)
+{
+	const struct upper_node *dir = view_upper(v, n->dir);
+
+	if (n->dent && view_upper(v, table_dent(v->table, n->dent)->node))
+		return true;
+	return dir && upper_name(dir, n->name, n->len);
+}
 
 static bool movable(const struct view *v, const struct changed *n, const struct side *side)
 {
-	return n->path && side->there && (S_ISREG(side->mode) || S_ISDIR(side->mode)) &&
+	return !has_upper(v, n) && n->path && side->there &&
+	       (S_ISREG(side->mode) || S_ISDIR(side->mode)) &&
 	       !listed_is(v, table_number(v->table, n->dir), n->name, n->len);
 }
 

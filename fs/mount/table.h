@@ -14,7 +14,7 @@
  *     | header | nodes          | dents          | hash heads   | names, link targets |
  *     +--------+----------------+----------------+--------------+---------------------+
  * Each part has its fixed place in a sparse file and is filled from its start; only what was used takes
- * memory: 96 bytes a node, 36 a dent, the name in steps of 16 bytes.
+ * memory: 104 bytes a node, 36 a dent, the name in steps of 16 bytes.
  *
  * Not thread-safe: the caller holds its lock (view.h) for writing, or for reading where it only looks.
  */
@@ -51,8 +51,9 @@ struct node {
 	uint32_t target;     /* symlink: its target in the arena */
 	uint16_t target_len; /* symlink */
 	uint16_t flags;      /* enum node_flags */
-	uint32_t subdirs;    /* directory: directories in it */
+	uint32_t subdirs;    /* directory: directories in its tree */
 	uint32_t next_free;
+	uint64_t upper; /* its number in the upper (upper/upper.h), 0 = it is as it was synced */
 };
 
 struct dent {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "mount/view_private.h"
+#include "upper/report.h"
 
 int view_new(const struct view_options *options, struct view **ret, struct inlay_error *err)
 {
@@ -13,7 +14,9 @@ int view_new(const struct view_options *options, struct view **ret, struct inlay
 	if (!v)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	v->options = *options;
+	v->upper = options->upper;
 	listed_init(&v->listed);
+	(void)pthread_mutex_init(&v->change, NULL);
 	(void)pthread_rwlock_init(&v->lock, NULL);
 	int r = table_new(&v->table, err);
 	if (r == 0)
@@ -23,6 +26,8 @@ int view_new(const struct view_options *options, struct view **ret, struct inlay
 		return r;
 	}
 	v->table->nodes[TABLE_ROOT].flags = NODE_DEAD; /* until the first switch */
+	v->table->nodes[TABLE_ROOT].upper = UPPER_ROOT;
+	v->upper->root->slot = TABLE_ROOT;
 	*ret = v;
 	return 0;
 }
@@ -35,6 +40,7 @@ void view_free(struct view *v)
 	inlay_trees_free(v->trees);
 	table_free(v->table);
 	(void)pthread_rwlock_destroy(&v->lock);
+	(void)pthread_mutex_destroy(&v->change);
 	free(v);
 }
 
@@ -51,30 +57,70 @@ void view_set_node(struct view *v, struct node *n, const struct inlay_entry *e)
 	n->subdirs = e->subdirs;
 }
 
-static uint32_t link_count(const struct view *v, const struct node *n, uint32_t slot)
+static uint32_t link_count(const struct view *v, const struct upper_node *un, uint32_t slot)
 {
+	const struct node *n = table_node(v->table, slot);
+
 	if (S_ISDIR(n->mode))
-		return n->flags & NODE_DEAD ? 0 : 2 + n->subdirs;
+		return n->flags & NODE_DEAD ? 0 : 2 + n->subdirs + (uint32_t)(un ? un->subdirs : 0);
+	if (un)
+		return un->links;
 	uint32_t count = 0;
-	for (uint32_t d = table_node(v->table, slot)->dents; d;
-	     d = table_dent(v->table, d)->next_link)
+	for (uint32_t d = n->dents; d; d = table_dent(v->table, d)->next_link)
 		count++;
 	return count;
+}
+
+struct timespec view_time(int64_t ns)
+{
+	struct timespec ts = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+
+	if (ts.tv_nsec < 0) {
+		ts.tv_nsec += 1000000000;
+		ts.tv_sec--;
+	}
+	return ts;
+}
+
+static int64_t newer(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* The attributes that the upper has for it. */
+static void fill_upper(const struct view *v, const struct node *n, struct upper_node *un,
+		       struct stat *st)
+{
+	bool base = upper_is_merged(un) && !inlay_digest_is_zero(&n->id);
+	int64_t least = base && !un->exact_time ? n->mtime_ns : INT64_MIN;
+
+	if (un->has_file && !un->whole)
+		upper_stat(v->upper, un);
+	/* The sizes and times of data files have a lock of their own, since looking at them sets them. */
+	scope_lock(&v->upper->lock);
+	st->st_atim = view_time(newer(un->atime_ns, least));
+	st->st_mtim = view_time(newer(un->mtime_ns, least));
+	st->st_ctim = view_time(newer(un->ctime_ns, least));
+	if (!S_ISDIR(n->mode)) {
+		st->st_size = (off_t)un->size;
+		st->st_blocks = (blkcnt_t)(un->has_file ? un->blocks : (un->size + 511) / 512);
+	}
+	if (base && !un->own_attr)
+		return;
+	st->st_mode = un->mode;
+	st->st_uid = un->uid;
+	st->st_gid = un->gid;
 }
 
 static void fill_attr(const struct view *v, uint32_t slot, struct stat *st)
 {
 	const struct node *n = table_node(v->table, slot);
-	struct timespec mtime = {.tv_sec = n->mtime_ns / 1000000000,
-				 .tv_nsec = n->mtime_ns % 1000000000};
+	struct upper_node *un = view_upper(v, slot);
+	struct timespec mtime = view_time(n->mtime_ns);
 
-	if (mtime.tv_nsec < 0) {
-		mtime.tv_nsec += 1000000000;
-		mtime.tv_sec--;
-	}
 	*st = (struct stat){.st_ino = table_number(v->table, slot),
 			    .st_mode = n->mode,
-			    .st_nlink = link_count(v, n, slot),
+			    .st_nlink = link_count(v, un, slot),
 			    .st_uid = n->uid,
 			    .st_gid = n->gid,
 			    .st_size = (off_t)(S_ISDIR(n->mode) ? 4096 : n->size),
@@ -83,9 +129,11 @@ static void fill_attr(const struct view *v, uint32_t slot, struct stat *st)
 			    .st_mtim = mtime,
 			    .st_ctim = mtime};
 	st->st_blocks = (st->st_size + 511) / 512;
+	if (un)
+		fill_upper(v, n, un, st);
 }
 
-static void take_reference(struct node *n)
+void view_refer(struct node *n)
 {
 	/* Relaxed: the count says nothing about other memory; the lock orders the rest. */
 	(void)__atomic_fetch_add(&n->nlookup, 1, __ATOMIC_RELAXED);
@@ -98,37 +146,77 @@ void view_answer(const struct view *v, uint32_t slot, struct view_entry *ret)
 	fill_attr(v, slot, &ret->attr);
 }
 
-/* A node for an entry of the shown tree that the table does not know yet. Lock held for writing. */
-static int learn(struct view *v, uint32_t parent, const struct inlay_entry *e, uint32_t *ret_slot,
-		 struct inlay_error *err)
+bool view_is_unsettled(const struct view *v, uint32_t slot)
 {
-	uint32_t slot, dent;
-	int r = table_add_node(v->table, &slot, err);
+	const struct upper_node *un = view_upper(v, slot);
+
+	return un && un->count > 0 && S_ISDIR(un->mode) &&
+	       !inlay_digest_equal(&un->settled_for, &table_node(v->table, slot)->id);
+}
+
+/* The attributes of a node that is the upper's alone, where the table itself looks at them. */
+static void set_upper_node(struct node *n, const struct upper_node *un)
+{
+	n->mode = un->mode;
+	n->uid = un->uid;
+	n->gid = un->gid;
+	n->mtime_ns = un->mtime_ns;
+	if (un->from == UPPER_OBJECT)
+		n->id = un->id;
+	if (un->from == UPPER_OBJECT && S_ISDIR(un->mode))
+		n->subdirs = (uint32_t)un->size;
+}
+
+static int make_node(struct view *v, const struct inlay_entry *lower, struct upper_node *un,
+		     uint32_t *ret_slot, struct inlay_error *err)
+{
+	int r = table_add_node(v->table, ret_slot, err);
 
 	if (r < 0)
 		return r;
-	view_set_node(v, table_node(v->table, slot), e);
-	if (S_ISLNK(e->mode))
-		r = table_set_target(v->table, slot, e->target, e->target_len, err);
+	struct node *n = table_node(v->table, *ret_slot);
+	if (lower)
+		view_set_node(v, n, lower);
+	else
+		set_upper_node(n, un);
+	if (lower && S_ISLNK(lower->mode))
+		r = table_set_target(v->table, *ret_slot, lower->target, lower->target_len, err);
+	if (r < 0)
+		table_free_node(v->table, *ret_slot);
+	else if (un)
+		n->upper = un->n;
+	return r;
+}
+
+int view_learn(struct view *v, uint32_t parent, const char *name, size_t len,
+	       const struct inlay_entry *lower, struct upper_node *un, uint32_t *ret_slot,
+	       struct inlay_error *err)
+{
+	uint32_t slot, dent = table_find(v->table, parent, name, len);
+	int r = 0;
+
+	if (dent) {
+		*ret_slot = table_dent(v->table, dent)->node;
+		return 0;
+	}
+	if (un && un->slot)
+		slot = un->slot; /* another name of it is known */
+	else
+		r = make_node(v, lower, un, &slot, err);
 	if (r == 0)
-		r = table_add_dent(v->table, parent, e->name, e->name_len, slot, &dent, err);
+		r = table_add_dent(v->table, parent, name, len, slot, &dent, err);
 	if (r < 0) {
-		table_free_node(v->table, slot);
+		if (!un || un->slot != slot)
+			table_free_node(v->table, slot);
 		return r;
 	}
+	if (un)
+		un->slot = slot;
 	*ret_slot = slot;
 	return 0;
 }
 
-/* What a directory's node says now. */
-struct at_dir {
-	uint32_t slot;
-	struct inlay_digest tree;
-	bool dead;
-};
-
-/* Lock held. */
-static int look_at_dir(struct view *v, uint64_t number, struct at_dir *ret, struct inlay_error *err)
+int view_at_dir(struct view *v, uint64_t number, struct at_dir *ret, struct inlay_error *err)
 {
 	uint32_t slot = table_slot(v->table, number);
 
@@ -141,18 +229,36 @@ static int look_at_dir(struct view *v, uint64_t number, struct at_dir *ret, stru
 	return 0;
 }
 
-/* The directory still is what it was when its tree was opened. Lock held. */
-static bool still_at(struct view *v, uint64_t number, const struct at_dir *at)
+bool view_still_at(struct view *v, uint64_t number, const struct at_dir *at)
 {
 	struct at_dir now;
 
-	return look_at_dir(v, number, &now, NULL) == 0 && now.dead == at->dead &&
+	return view_at_dir(v, number, &now, NULL) == 0 && now.dead == at->dead &&
 	       inlay_digest_equal(&now.tree, &at->tree);
 }
 
-static int missing_tree(struct inlay_error *err)
+int view_open_base(struct view *v, const struct inlay_digest *tree, struct inlay_dir *ret,
+		   struct inlay_error *err)
 {
-	return inlay_error_set(err, -EIO, "a directory's tree is not in the store");
+	if (inlay_digest_is_zero(tree))
+		return INLAY_TREES_NONE;
+	int r = inlay_dir_open(v->trees, tree, ret, err);
+	if (r == INLAY_TREES_MISSING)
+		return inlay_error_set(err, -EIO, "a directory's tree is not in the store");
+	return r;
+}
+
+enum view_shown view_shown(const struct upper_dent *d, const struct inlay_entry *lower)
+{
+	if (!d)
+		return lower ? VIEW_LOWER : VIEW_NOTHING;
+	if (!d->node)
+		return VIEW_NOTHING;
+	if (upper_is_merged(d->node) && lower && inlay_entry_is_dir(lower))
+		return VIEW_LOWER;
+	if (upper_is_solid(d->node))
+		return VIEW_UPPER;
+	return lower ? VIEW_LOWER : VIEW_NOTHING;
 }
 
 /* Answers from the table alone. False when the name is not known there. */
@@ -164,52 +270,56 @@ static bool lookup_known(struct view *v, const struct at_dir *at, const char *na
 	if (!dent)
 		return false;
 	uint32_t slot = table_dent(v->table, dent)->node;
-	take_reference(table_node(v->table, slot));
+	view_refer(table_node(v->table, slot));
 	view_answer(v, slot, ret);
 	ret->listed = listed_is(v, table_number(v->table, at->slot), name, len);
 	return true;
 }
 
-enum { RETRY = 1 };
-
-/* The answer from the store: the directory is opened without the lock, and must not have changed when it is
- * taken again. */
+/* The answer from the store and the upper: the directory is opened without the lock, and must not have changed
+ * when it is taken again. */
 static int lookup_stored(struct view *v, uint64_t number, const struct at_dir *at, const char *name,
 			 size_t len, struct view_entry *ret, struct inlay_error *err)
 {
 	__attribute__((cleanup(inlay_cleanup_inlay_dir_close))) struct inlay_dir dir = {0};
 	struct inlay_entry e;
-	int r = inlay_dir_open(v->trees, &at->tree, &dir, err);
+	int r = view_open_base(v, &at->tree, &dir, err);
 
 	if (r == 0)
 		r = inlay_dir_find(&dir, name, len, &e, err);
 	if (r == INLAY_TREES_MISSING)
-		return missing_tree(err);
+		return inlay_error_set(err, -EIO, "a directory's tree is not in the store");
 	if (r < 0)
 		return r;
-	bool found = r == 0;
+	struct inlay_entry *lower = r == 0 ? &e : NULL;
 	scope_wrlock(&v->lock);
-	if (!still_at(v, number, at))
-		return RETRY;
+	if (!view_still_at(v, number, at))
+		return VIEW_RETRY;
 	if (lookup_known(v, at, name, len, ret))
 		return 0;
-	if (!found) {
+	struct upper_node *up = view_upper(v, at->slot);
+	struct upper_dent *d = up ? upper_name(up, name, len) : NULL;
+	enum view_shown shown = view_shown(d, lower);
+	if (shown == VIEW_NOTHING) {
 		table_node(v->table, at->slot)->flags |= NODE_NEGATIVE;
 		*ret = (struct view_entry){.listed = listed_is(v, number, name, len)};
 		return 0;
 	}
+	/* A merged directory that is no directory below, and shows nothing, is not there. */
+	bool merged = shown == VIEW_LOWER && d && inlay_entry_is_dir(lower);
 	uint32_t slot;
-	r = learn(v, at->slot, &e, &slot, err);
+	r = view_learn(v, at->slot, name, len, shown == VIEW_LOWER ? lower : NULL,
+		       shown == VIEW_UPPER || merged ? d->node : NULL, &slot, err);
 	if (r < 0)
 		return r;
-	take_reference(table_node(v->table, slot));
+	view_refer(table_node(v->table, slot));
 	view_answer(v, slot, ret);
 	ret->listed = listed_is(v, number, name, len);
 	return 0;
 }
 
-int view_lookup(struct view *v, uint64_t dir, const char *name, struct view_entry *ret,
-		struct inlay_error *err)
+static int lookup(struct view *v, uint64_t dir, const char *name, struct view_entry *ret,
+		  struct inlay_error *err)
 {
 	size_t len = strlen(name);
 	int r;
@@ -220,7 +330,7 @@ int view_lookup(struct view *v, uint64_t dir, const char *name, struct view_entr
 		struct at_dir at;
 		{
 			scope_rdlock(&v->lock);
-			r = look_at_dir(v, dir, &at, err);
+			r = view_at_dir(v, dir, &at, err);
 			if (r < 0)
 				return r;
 			if (at.dead)
@@ -229,7 +339,18 @@ int view_lookup(struct view *v, uint64_t dir, const char *name, struct view_entr
 				return 0;
 		}
 		r = lookup_stored(v, dir, &at, name, len, ret, err);
-	} while (r == RETRY);
+	} while (r == VIEW_RETRY);
+	return r;
+}
+
+int view_lookup(struct view *v, uint64_t dir, const char *name, struct view_entry *ret,
+		struct inlay_error *err)
+{
+	int r = lookup(v, dir, name, ret, err);
+
+	/* The kernel is to remember the right count of links. */
+	if (r == 0 && ret->number && S_ISDIR(ret->attr.st_mode))
+		r = view_getattr(v, ret->number, &ret->attr, err);
 	return r;
 }
 
@@ -237,8 +358,12 @@ void view_drop_if_unused(struct view *v, uint32_t slot)
 {
 	struct node *n = table_node(v->table, slot);
 
-	if (slot != TABLE_ROOT && n->nlookup == 0 && n->dents == 0 && n->children == 0)
-		table_free_node(v->table, slot);
+	if (slot == TABLE_ROOT || n->nlookup != 0 || n->dents != 0 || n->children != 0)
+		return;
+	struct upper_node *un = view_upper(v, slot);
+	table_free_node(v->table, slot);
+	if (un)
+		upper_forgotten(v->upper, un);
 }
 
 void view_forget(struct view *v, uint64_t number, uint64_t count)
@@ -257,21 +382,68 @@ void view_forget(struct view *v, uint64_t number, uint64_t count)
 	}
 	if (!unnamed)
 		return;
+	{
+		scope_lock(&v->change);
+		scope_wrlock(&v->lock);
+		uint32_t slot = table_slot(v->table, number);
+		if (slot)
+			view_drop_if_unused(v, slot);
+		upper_settle_nameless(v->upper);
+	}
+	upper_reap(v->upper);
+}
+
+/* Finds out what is below each of a directory's dents. */
+static int settle(struct view *v, uint64_t number, struct inlay_error *err)
+{
+	__attribute__((cleanup(inlay_cleanup_inlay_dir_close))) struct inlay_dir dir = {0};
+	struct inlay_entry e;
+	struct at_dir at;
+
+	scope_lock(&v->change);
+	struct upper_node *un;
+	{
+		scope_rdlock(&v->lock);
+		int r = view_at_dir(v, number, &at, err);
+		if (r < 0)
+			return r;
+		un = view_upper(v, at.slot);
+	}
+	if (!un)
+		return 0;
+	int none = view_open_base(v, &at.tree, &dir, err);
+	if (none < 0)
+		return none;
+	for (struct upper_dent *d = upper_from_hash(un, 0); d; d = upper_after(d)) {
+		int r = none ? none : inlay_dir_find(&dir, d->name, d->name_len, &e, err);
+		if (r == INLAY_TREES_MISSING)
+			return inlay_error_set(err, -EIO, "a directory's tree is not in the store");
+		if (r < 0)
+			return r;
+		scope_wrlock(&v->lock);
+		upper_set_below(d, view_below(r == 0 ? &e : NULL));
+	}
 	scope_wrlock(&v->lock);
-	uint32_t slot = table_slot(v->table, number);
-	if (slot)
-		view_drop_if_unused(v, slot);
+	un->settled_for = at.tree;
+	return 0;
 }
 
 int view_getattr(struct view *v, uint64_t number, struct stat *ret, struct inlay_error *err)
 {
-	scope_rdlock(&v->lock);
-	uint32_t slot = table_slot(v->table, number);
-
-	if (!slot)
-		return inlay_error_set(err, -ESTALE, "no such node");
-	fill_attr(v, slot, ret);
-	return 0;
+	for (;;) {
+		{
+			scope_rdlock(&v->lock);
+			uint32_t slot = table_slot(v->table, number);
+			if (!slot)
+				return inlay_error_set(err, -ESTALE, "no such node");
+			fill_attr(v, slot, ret);
+			if (!view_is_unsettled(v, slot))
+				return 0;
+		}
+		int r = settle(v, number, err);
+		if (r < 0)
+			return r;
+	}
 }
 
 int view_readlink(struct view *v, uint64_t number, char ret[static INLAY_LINK_MAX + 1],
@@ -285,13 +457,15 @@ int view_readlink(struct view *v, uint64_t number, char ret[static INLAY_LINK_MA
 	const struct node *n = table_node(v->table, slot);
 	if (!S_ISLNK(n->mode))
 		return inlay_error_set(err, -EINVAL, "not a symlink");
-	memcpy(ret, table_target(v->table, slot), n->target_len);
-	ret[n->target_len] = 0;
+	const struct upper_node *un = view_upper(v, slot);
+	const char *target = un ? un->target : table_target(v->table, slot);
+	size_t len = un ? (size_t)un->size : n->target_len;
+	memcpy(ret, target, len);
+	ret[len] = 0;
 	return 0;
 }
 
-int view_content(struct view *v, uint64_t number, struct inlay_digest *ret_id, uint64_t *ret_size,
-		 struct inlay_error *err)
+int view_content(struct view *v, uint64_t number, struct view_content *ret, struct inlay_error *err)
 {
 	scope_rdlock(&v->lock);
 	uint32_t slot = table_slot(v->table, number);
@@ -301,151 +475,14 @@ int view_content(struct view *v, uint64_t number, struct inlay_digest *ret_id, u
 	const struct node *n = table_node(v->table, slot);
 	if (!S_ISREG(n->mode))
 		return inlay_error_set(err, S_ISDIR(n->mode) ? -EISDIR : -EINVAL, "not a file");
-	*ret_id = n->id;
-	*ret_size = n->size;
-	return 0;
-}
-
-/* ---- listing ---- */
-
-/*
- * A position in a directory is the hash of the name before it, shifted to fit the kernel's signed offset;
- * 1 and 2 stand behind "." and "..".
- */
-enum { BEHIND_DOT = 1, BEHIND_DOTS = 2 };
-
-static uint64_t position_of(uint64_t hash)
-{
-	return hash >> 1 > BEHIND_DOTS ? hash >> 1 : BEHIND_DOTS + 1;
-}
-
-struct lister {
-	struct view *v;
-	struct at_dir at;
-	bool plus;
-	view_list_fn *fn;
-	void *ctx;
-};
-
-/* "." and ".."; true when both were taken or lie before the position. */
-static bool list_dots(const struct lister *l, uint64_t position)
-{
-	struct view *v = l->v;
-	uint32_t dent = table_node(v->table, l->at.slot)->dents;
-	struct view_entry self, parent;
-
-	view_answer(v, l->at.slot, &self);
-	view_answer(v, dent ? table_dent(v->table, dent)->parent : l->at.slot, &parent);
-	self.attr.st_mode = parent.attr.st_mode = S_IFDIR;
-	if (position < BEHIND_DOT && !l->fn(l->ctx, ".", &self, BEHIND_DOT))
-		return false;
-	return position >= BEHIND_DOTS || l->fn(l->ctx, "..", &parent, BEHIND_DOTS);
-}
-
-/* Finds or makes the entry's node. Without plus only what is known gets its number. */
-static int entry_node(const struct lister *l, const struct inlay_entry *e, uint32_t *ret_slot,
-		      struct inlay_error *err)
-{
-	uint32_t dent = table_find(l->v->table, l->at.slot, e->name, e->name_len);
-
-	if (dent) {
-		*ret_slot = table_dent(l->v->table, dent)->node;
-		return 0;
+	struct upper_node *un = view_upper(v, slot);
+	*ret = (struct view_content){.id = un ? un->id : n->id, .size = un ? un->size : n->size};
+	if (un && un->from == UPPER_OWN) {
+		ret->own = un;
+		ret->file = un->n;
+		ret->has_file = un->has_file;
 	}
-	*ret_slot = 0;
-	return l->plus ? learn(l->v, l->at.slot, e, ret_slot, err) : 0;
-}
-
-static int list_entry(const struct lister *l, const struct inlay_entry *e, uint64_t next,
-		      bool *ret_more, struct inlay_error *err)
-{
-	char name[INLAY_NAME_MAX + 1];
-	struct view_entry entry = {.number = UINT32_MAX, .attr = {.st_mode = e->mode}};
-	uint32_t slot;
-	int r = entry_node(l, e, &slot, err);
-
-	if (r < 0)
-		return r;
-	if (slot)
-		view_answer(l->v, slot, &entry);
-	entry.listed = listed_is(l->v, table_number(l->v->table, l->at.slot), e->name, e->name_len);
-	entry.attr.st_ino = entry.number;
-	memcpy(name, e->name, e->name_len);
-	name[e->name_len] = 0;
-	*ret_more = l->fn(l->ctx, name, &entry, next);
-	if (*ret_more && l->plus)
-		take_reference(table_node(l->v->table, slot));
 	return 0;
-}
-
-/* The entries of the leaf at hand. Lock held for writing; no I/O. */
-static int list_leaf(const struct lister *l, struct inlay_dir *dir, struct inlay_error *err)
-{
-	struct inlay_entry e, next;
-	bool more = inlay_dir_at_hand(dir);
-	int r = more ? inlay_dir_next(dir, &e, err) : 0;
-
-	while (r == 0 && more) {
-		uint64_t position = position_of(inlay_name_hash(e.name, e.name_len));
-		bool has_next = inlay_dir_at_hand(dir);
-		if (has_next) {
-			r = inlay_dir_next(dir, &next, err);
-			if (r != 0)
-				break;
-			/* Two names with one position: a stream that stops between them gives the first
-			 * one twice rather than losing the second. */
-			if (position_of(inlay_name_hash(next.name, next.name_len)) == position)
-				position--;
-		}
-		r = list_entry(l, &e, position, &more, err);
-		more = more && has_next;
-		e = next;
-	}
-	return r;
-}
-
-static int list_stored(struct lister *l, uint64_t number, uint64_t position,
-		       struct inlay_error *err)
-{
-	__attribute__((cleanup(inlay_cleanup_inlay_dir_close))) struct inlay_dir dir = {0};
-	int r = inlay_dir_open(l->v->trees, &l->at.tree, &dir, err);
-
-	if (r == 0)
-		r = inlay_dir_seek(&dir, position <= BEHIND_DOTS ? 0 : (position + 1) << 1, err);
-	if (r == 0)
-		r = inlay_dir_fetch(&dir, err);
-	if (r == INLAY_TREES_MISSING)
-		return missing_tree(err);
-	if (r < 0)
-		return r;
-	scope_wrlock(&l->v->lock);
-	if (!still_at(l->v, number, &l->at))
-		return RETRY;
-	if (position < BEHIND_DOTS && !list_dots(l, position))
-		return 0;
-	return list_leaf(l, &dir, err);
-}
-
-int view_list(struct view *v, uint64_t dir, uint64_t position, bool plus, view_list_fn *fn,
-	      void *ctx, struct inlay_error *err)
-{
-	struct lister l = {.v = v, .plus = plus, .fn = fn, .ctx = ctx};
-	int r;
-
-	if (position >= INT64_MAX)
-		return 0;
-	do {
-		{
-			scope_rdlock(&v->lock);
-			r = look_at_dir(v, dir, &l.at, err);
-			if (r < 0)
-				return r;
-			if (l.at.dead)
-				return 0;
-		}
-		r = list_stored(&l, dir, position, err);
-	} while (r == RETRY);
-	return r;
 }
 
 /* ---- the rest ---- */
@@ -462,20 +499,45 @@ void view_usage(struct view *v, struct view_usage *ret)
 
 	scope_rdlock(&v->lock);
 	table_usage(v->table, &u);
-	*ret = (struct view_usage){u.nodes, u.dents, u.bytes};
+	*ret = (struct view_usage){.nodes = u.nodes,
+				   .dents = u.dents,
+				   .table_bytes = u.bytes,
+				   .upper_names = v->upper->dent_count,
+				   .orphans = v->upper->orphans,
+				   .upper_damaged = v->upper->damaged,
+				   .journal_bytes = v->upper->end};
 }
 
-int view_pins(struct view *v, int (*fn)(void *ctx, const struct inlay_digest *id, bool is_tree),
-	      void *ctx)
+int view_report_upper(struct view *v, struct inlay_trees *trees, struct inlay_buf *ret,
+		      uint64_t *ret_count, struct inlay_error *err)
+{
+	/* Nothing changes the upper meanwhile; nothing of it is changed but the sizes of data files. */
+	scope_lock(&v->change);
+	return upper_report(v->upper, trees, &v->gen.root.tree, ret, ret_count, err);
+}
+
+static int pin_upper(struct view *v, view_pin_fn *fn, void *ctx)
+{
+	int r = 0;
+
+	for (struct upper_dent *d = upper_walk(v->upper->root, NULL); d && r == 0;
+	     d = upper_walk(v->upper->root, d))
+		if (d->node && d->node->from == UPPER_OBJECT)
+			r = fn(ctx, &d->node->id, S_ISDIR(d->node->mode));
+	return r;
+}
+
+int view_pins(struct view *v, view_pin_fn *fn, void *ctx)
 {
 	scope_rdlock(&v->lock);
 	for (uint32_t slot = TABLE_ROOT; slot < table_end(v->table); slot++) {
 		const struct node *n = table_node(v->table, slot);
-		if (n->nlookup == 0 || (n->flags & NODE_DEAD) || S_ISLNK(n->mode))
+		if (n->nlookup == 0 || (n->flags & NODE_DEAD) || inlay_digest_is_zero(&n->id) ||
+		    !(S_ISDIR(n->mode) || S_ISREG(n->mode)))
 			continue;
 		int r = fn(ctx, &n->id, S_ISDIR(n->mode));
 		if (r != 0)
 			return r;
 	}
-	return 0;
+	return pin_upper(v, fn, ctx);
 }

@@ -13,11 +13,20 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "mount/worker.h"
+#include "upper/upper.h"
 
 enum {
 	TREE_CACHE_BYTES = 4 << 20, /* each of the two caches */
-	THREADS_MAX = 4,
+	THREADS_MAX = 16,           /* some may wait for the disk */
+	THREADS_IDLE = 4,
 };
+
+static const char *policy_name(enum inlay_upper_policy policy)
+{
+	static const char *const names[] = {"keep", "source-wins", "read-only"};
+
+	return names[policy];
+}
 
 static void write_status(void *ctx, struct inlay_buf *b)
 {
@@ -36,13 +45,20 @@ static void write_status(void *ctx, struct inlay_buf *b)
 			 "generations shown: %llu\n"
 			 "kernel notes: %llu\n"
 			 "nodes: %llu\n"
-			 "node bytes: %llu\n",
+			 "node bytes: %llu\n"
+			 "upper: %s\n"
+			 "upper names: %llu\n"
+			 "orphans written: %llu\n"
+			 "journal bytes: %llu\n"
+			 "journal damages: %llu\n",
 			 (int)getpid(), (unsigned long long)w->stats.requests,
 			 (unsigned long long)w->stats.reads,
 			 (unsigned long long)w->stats.read_bytes,
 			 (unsigned long long)w->stats.errors, (unsigned long long)w->stats.switches,
 			 (unsigned long long)w->stats.notes, (unsigned long long)u.nodes,
-			 (unsigned long long)u.table_bytes);
+			 (unsigned long long)u.table_bytes, policy_name(w->policy),
+			 (unsigned long long)u.upper_names, (unsigned long long)u.orphans,
+			 (unsigned long long)u.journal_bytes, (unsigned long long)u.upper_damaged);
 	inlay_buf_printf(b,
 			 "replayed: %llu\n"
 			 "events raised: %llu\n"
@@ -69,10 +85,21 @@ static int open_parts(struct worker *w, const struct inlay_mount_options *o,
 	w->store_fd = open(o->store_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (w->store_fd < 0)
 		return inlay_error_sys(err, -errno, "open %s", o->store_path);
+	auto_close int dir = open(o->workspace_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return inlay_error_sys(err, -errno, "open %s", o->workspace_path);
+	r = upper_open(dir, o->policy.upper == INLAY_UPPER_READ_ONLY, &w->upper, err);
+	if (r < 0)
+		return r;
+	w->xattrs = o->policy.xattrs;
+	w->policy = o->policy.upper;
 	struct view_options view = {.store = w->store,
+				    .upper = w->upper,
+				    .policy = o->policy.upper,
+				    .callers_own = geteuid() == 0,
 				    .uid = o->uid,
 				    .gid = o->gid,
-				    .keep_owners = o->keep_owners,
+				    .keep_owners = o->policy.keep_owners,
 				    .tree_cache_bytes = TREE_CACHE_BYTES};
 	r = view_new(&view, &w->view, err);
 	if (r == 0)
@@ -143,7 +170,7 @@ static int loop(struct worker *w, struct inlay_error *err)
 	if (!config)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
-	fuse_loop_cfg_set_idle_threads(config, THREADS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE);
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	int r = fuse_session_loop_mt(w->session, config);
 	fuse_loop_cfg_destroy(config);
@@ -158,7 +185,8 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 				  .listen_fd = -1,
 				  .conn = -1,
 				  .lock = PTHREAD_MUTEX_INITIALIZER,
-				  .shown_cond = PTHREAD_COND_INITIALIZER};
+				  .shown_cond = PTHREAD_COND_INITIALIZER,
+				  .durable_cond = PTHREAD_COND_INITIALIZER};
 	pthread_t listener;
 
 	w.fuse_fd = options->fuse_fd;

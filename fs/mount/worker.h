@@ -4,7 +4,7 @@
 
 /*
  * The worker: the process that answers the kernel for one mount. It reads the store, keeps the node table and
- * does what its keeper says (worker_proto.h). It never writes to the store and never touches the mount.
+ * does what its keeper says (worker_proto.h). It writes the upper, never the store, and never touches the mount.
  */
 
 #define FUSE_USE_VERSION 314
@@ -23,21 +23,26 @@
 struct worker {
 	struct inlay_store *store;
 	struct inlay_trees *trees; /* for the control directory */
+	struct upper *upper;
 	struct view *view;
 	struct control *control;
 	struct fuse_session *session;
-	int store_fd; /* a directory of the file system that statfs tells about */
+	bool xattrs;                    /* fixed */
+	enum inlay_upper_policy policy; /* fixed */
+	int store_fd;                   /* a directory of the file system that statfs tells about */
 	int fuse_fd;
 	int listen_fd;
 	struct worker_stats stats; /* atomic, relaxed */
 	struct replay replay;
 	struct replay_stats replay_stats; /* atomic, relaxed */
 
-	pthread_mutex_t lock; /* conn, shown */
+	pthread_mutex_t lock; /* everything below */
 	pthread_cond_t shown_cond;
-	int conn;   /* the keeper's connection, -1 = none */
-	bool shown; /* the first generation is shown, or gone */
-	bool gone;  /* the keeper went before that */
+	pthread_cond_t durable_cond;
+	uint64_t durable; /* number of the newest generation that is */
+	int conn;         /* the keeper's connection, -1 = none */
+	bool shown;       /* the first generation is shown, or gone */
+	bool gone;        /* the keeper went before that */
 };
 
 #define WORKER_FOREVER 1e9 /* seconds that an answer may be remembered */
@@ -57,5 +62,8 @@ void *worker_listen(void *worker);
 void worker_tell_replayed(struct worker *w, uint64_t number);
 /* Tells the keeper that an object is damaged or missing. */
 void worker_report_damage(struct worker *w, const struct inlay_digest *id);
+
+/* Waits until what is shown is durable; -EIO when that takes too long. */
+int worker_wait_durable(struct worker *w) inlay_must_check;
 
 #endif

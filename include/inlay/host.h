@@ -20,6 +20,7 @@
 #include "inlay/error.h"
 #include "inlay/generation.h"
 #include "inlay/idset.h"
+#include "inlay/mount.h"
 #include "inlay/run.h"
 #include "inlay/store.h"
 #include "inlay/trees.h"
@@ -88,6 +89,7 @@ struct inlay_workspace_state {
 	uint64_t durable;             /* number of the newest durable generation */
 	bool durable_failed;          /* the last attempt failed; durable_text says why */
 	char durable_text[256];
+	struct inlay_mount_policy policy;
 	bool mount_wanted; /* it is mounted, and mounted again after a crash or a reboot */
 	bool mounted;
 	bool everybody; /* others than the owner may enter */
@@ -175,6 +177,11 @@ int inlay_workspace_programs(struct inlay_workspace *ws,
 int inlay_workspace_program_log(struct inlay_workspace *ws, const char *name, uint64_t lines,
 				struct inlay_runlog_reader *ret, struct inlay_error *err)
 	inlay_must_check;
+
+/* Mounts from now on in another way; a mount that is there is made anew (-EBUSY when it is in use: then nothing
+ * changes). */
+int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mount_policy *policy,
+			       struct inlay_error *err) inlay_must_check;
 
 /* Forgets the workspace: its programs stopped, unmounted, its history removed. Its objects go with the next gc. */
 int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;

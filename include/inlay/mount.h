@@ -15,6 +15,20 @@
 /* The socket in the workspace's directory on which the worker listens to its keeper. */
 #define INLAY_MOUNT_SOCKET "worker.sock"
 
+/* What becomes of what was written on the target when a generation has something else there. */
+enum inlay_upper_policy {
+	INLAY_UPPER_KEEP = 0,    /* it stays, and hides what is synced */
+	INLAY_UPPER_SOURCE_WINS, /* a change set replaces it wherever the change set has a change */
+	INLAY_UPPER_READ_ONLY,   /* nothing is written: EROFS */
+};
+
+/* How a workspace is mounted; remembered with it. */
+struct inlay_mount_policy {
+	enum inlay_upper_policy upper;
+	bool xattrs;      /* extended attributes */
+	bool keep_owners; /* synced entries keep their owners; otherwise they belong to who mounts */
+};
+
 struct inlay_mount_options {
 	int fuse_fd;                /* mounted; taken over */
 	int ready_fd;               /* a byte is written when the socket listens; -1 = none */
@@ -22,7 +36,7 @@ struct inlay_mount_options {
 	const char *workspace_path; /* the workspace's directory, for the socket */
 	const char *mount_point;    /* where it is mounted, for the replay of events; NULL = none */
 	uint32_t uid, gid;          /* to whom everything belongs */
-	bool keep_owners;           /* ... unless entries keep their own owners */
+	struct inlay_mount_policy policy;
 };
 
 /* Returns when the mount has ended. Once for each process. */

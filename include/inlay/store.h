@@ -134,6 +134,11 @@ int inlay_store_get(struct inlay_store *store, const struct inlay_digest *id, si
 		    enum inlay_store_get_flags flags, struct inlay_buf *buf,
 		    struct inlay_error *err) inlay_must_check;
 
+/* Copies the first `len` bytes of the object, at most its size, to the start of an empty file; cloned where
+ * the filesystem can do that. Positive: MISSING. -EBADMSG: damaged. */
+int inlay_store_copy_out(struct inlay_store *store, const struct inlay_digest *id, uint64_t len,
+			 int fd, struct inlay_error *err) inlay_must_check;
+
 /* ---- writing (INLAY_STORE_WRITE only, else -EROFS) ---- */
 
 /* Puts the bytes as an object, if it is not there yet; *ret_id (may be NULL) is its digest. An

@@ -120,6 +120,7 @@ enum message_verb {
 	MESSAGE_VERB_LOG,        /* rows: struct message_generation */
 	MESSAGE_VERB_DIFF,       /* args: numbers a, b; rows: struct message_change */
 	MESSAGE_VERB_ROLLBACK,   /* arg: number, 0 = the one before; rows: struct message_visible */
+	/* arg: what changes in how it is mounted, enum message_mount; 0 = nothing */
 	MESSAGE_VERB_MOUNT,
 	MESSAGE_VERB_UMOUNT, /* arg: 1 = lazy */
 	MESSAGE_VERB_FSCK,   /* rows: struct message_finding */
@@ -139,6 +140,17 @@ enum message_verb {
 	MESSAGE_VERB_LOGS,
 	/* args: the client's clock (CLOCK_REALTIME, ns), 1 = put right what can be; rows: struct message_check */
 	MESSAGE_VERB_DOCTOR,
+};
+
+enum message_mount {
+	MESSAGE_MOUNT_UPPER = 1 << 0, /* the next two bits: enum inlay_upper_policy */
+	MESSAGE_MOUNT_UPPER_SHIFT = 1,
+	MESSAGE_MOUNT_UPPER_MASK = 3,
+	MESSAGE_MOUNT_XATTRS = 1 << 3, /* bit 4 says whether there are */
+	MESSAGE_MOUNT_XATTRS_ON = 1 << 4,
+	MESSAGE_MOUNT_OWNERS = 1 << 5, /* bit 6: entries keep theirs */
+	MESSAGE_MOUNT_OWNERS_KEEP = 1 << 6,
+	MESSAGE_MOUNT_BITS = 127,
 };
 
 struct message_request {

@@ -79,10 +79,11 @@ def test_umount_and_mount_again(inlay, root, src):
     assert len(mounts_below(dst)) == 1
 
 
-def test_writes_are_refused(inlay, root, src):
+def test_writes_are_refused_when_read_only(inlay, root, src):
     fill(src)
     dst = root / "dst"
     inlay.sync(src, dst)
+    inlay("mount", "--upper", "read-only", dst)
     for change in (lambda: (dst / "x").write_text("x"), lambda: os.unlink(dst / "README.md"),
                    lambda: os.mkdir(dst / "d"), lambda: os.rename(dst / "README.md", dst / "R"),
                    lambda: os.chmod(dst / "README.md", 0), lambda: os.truncate(dst / "README.md", 0)):
