@@ -34,7 +34,7 @@ static const struct command commands[] = {
 	{"logs", cmd_logs, "the last lines of programs"},
 	{"exec", cmd_exec, "run a command in a workspace, now"},
 	{"shell", cmd_shell, "a shell in a workspace"},
-	{"image", cmd_image, "base images: import, list, inspect, rm"},
+	{"image", cmd_image, "base images: build, import, list, inspect, rm"},
 	{"fsck", cmd_fsck, "read and check a host's store"},
 	{"gc", cmd_gc, "free what no generation needs"},
 	{"check-ignore", cmd_check_ignore, "which paths are left out, and by which rule"},

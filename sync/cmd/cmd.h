@@ -94,6 +94,7 @@ int cmd_log(int argc, char **argv);
 int cmd_diff(int argc, char **argv);
 int cmd_rollback(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_why_build(int argc, char **argv); /* argv[0] is --build */
 int cmd_fsck(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_run(int argc, char **argv);

@@ -253,6 +253,7 @@ static int cmd_rm(int argc, char **argv)
 /* ---- the verbs ---- */
 
 static const struct command verbs[] = {
+	{"build", cmd_image_build, "build what a recipe says, unless nothing changed"},
 	{"import", cmd_image_import, "take an archive in, or unpack it"},
 	{"list", cmd_list, "the images that are here"},
 	{"inspect", cmd_inspect, "what an image is and how it is run"},

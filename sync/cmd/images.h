@@ -36,5 +36,6 @@ json_t *images_json(const struct inlay_image *image);
 void images_text(struct inlay_buf *b, const struct inlay_image *image);
 
 int cmd_image_import(int argc, char **argv);
+int cmd_image_build(int argc, char **argv);
 
 #endif

@@ -17,6 +17,7 @@
 
 static const char help[] =
 	"usage: inlay why [options] PATH...\n"
+	"       inlay why --build [options] DIR    what changed since an image was built\n"
 	"\n"
 	"Tells of each path whether it is synced, which rule decides that, and what every target "
 	"of "
@@ -321,6 +322,8 @@ int cmd_why(int argc, char **argv)
 	struct inlay_error err = {0};
 	int c, code = -1;
 
+	if (argc > 1 && strcmp(argv[1], "--build") == 0)
+		return cmd_why_build(argc - 1, argv + 1);
 	while (code < 0 && (c = getopt_long(argc, argv, COMMON_SHORT, table, NULL)) >= 0)
 		if (!common_take(&o.common, c) && take(&o, c, &err) < 0)
 			code = common_usage("why", err.text);
