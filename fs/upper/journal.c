@@ -367,7 +367,7 @@ static int dump_all(struct upper *u, struct dump *d)
 	return r == 0 ? flush_dump(d) : r;
 }
 
-static int rewrite(struct upper *u)
+int upper_rewrite(struct upper *u)
 {
 	uint8_t header[UPPER_FILE_HEADER];
 	struct dump d = {.at = sizeof header, .seq = u->seq};
@@ -406,5 +406,5 @@ void upper_compact(struct upper *u)
 	if (u->end < COMPACT_MIN || u->end < live * COMPACT_FACTOR || u->end < u->next_compact)
 		return;
 	/* A disk that is full, most of all: later. */
-	u->next_compact = rewrite(u) < 0 ? u->end * 2 : 0;
+	u->next_compact = upper_rewrite(u) < 0 ? u->end * 2 : 0;
 }

@@ -234,7 +234,9 @@ int upper_replay(struct upper *u, const uint8_t *bytes, size_t len, uint64_t *re
  */
 int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64_t *ret_time_ns,
 		 struct inlay_error *err) inlay_must_check;
-/* Writes the journal anew when most of it is of no use any more. */
+/* Writes the journal anew, with what there is now, durably; on failure the old one stays. */
+int upper_rewrite(struct upper *u) inlay_must_check;
+/* The same when most of it is of no use any more, and it is large. */
 void upper_compact(struct upper *u);
 /* Syncing goes on without a lock: *ret_fd is a copy of the journal's descriptor, -1 when there is nothing to do;
  * upper_synced() says that it was synced. */
