@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -18,6 +19,8 @@
 #include "keep/host.h"
 
 extern char **environ;
+
+enum { START_PATIENCE_S = 60 };
 
 int inlay_keep_default_state(struct inlay_buf *b, struct inlay_error *err)
 {
@@ -102,16 +105,30 @@ static int start_keeper(const char *state, int state_fd, bool scope, struct inla
 	return r;
 }
 
+/* Another keeper has the lock: it listens as soon as it has opened its store. */
+static bool another_one_starts(int state_fd)
+{
+	auto_close int fd = openat(state_fd, KEEP_LOCK, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
 static int connect_keeper(const char *state, int state_fd, int *ret_fd, struct inlay_error *err)
 {
+	int64_t until = inlay_monotonic_ns() + START_PATIENCE_S * 1000000000ll;
 	int r = INLAY_UNIX_NOBODY;
 
-	for (int attempt = 0; attempt < 3 && r == INLAY_UNIX_NOBODY; attempt++) {
+	for (int attempt = 0; attempt < 3 && r == INLAY_UNIX_NOBODY;) {
 		r = inlay_unix_connect(state_fd, KEEP_SOCKET, SOCK_SEQPACKET, ret_fd, err);
 		if (r != INLAY_UNIX_NOBODY)
 			break;
+		/* Several serves may come at once: one starts the keeper, the others wait for it. */
+		if (another_one_starts(state_fd) && inlay_monotonic_ns() < until) {
+			(void)poll(NULL, 0, 10);
+			continue;
+		}
 		/* A systemd that does not answer must not keep the keeper from starting. */
-		int started = start_keeper(state, state_fd, attempt == 0, err);
+		int started = start_keeper(state, state_fd, attempt++ == 0, err);
 		if (started < 0)
 			return started;
 	}

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define KEEP_SOCKET "keeper.sock"
+#define KEEP_LOCK   "keeper.lock"
 
 enum keep_verb {
 	KEEP_SESSION = 1,

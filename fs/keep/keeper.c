@@ -66,7 +66,7 @@ void host_log(struct inlay_host *host, const char *fmt, ...)
 
 static int take_lock(struct inlay_host *host, int *ret_fd, struct inlay_error *err)
 {
-	int fd = openat(host->state_fd, "keeper.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = openat(host->state_fd, KEEP_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return inlay_error_sys(err, -errno, "open keeper.lock");
