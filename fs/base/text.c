@@ -76,6 +76,46 @@ void inlay_text_escape(struct inlay_buf *b, const void *bytes, size_t len)
 	}
 }
 
+static void json_string(struct inlay_buf *b, const uint8_t *at, size_t len)
+{
+	inlay_buf_u8(b, '"');
+	for (const uint8_t *end = at + len; at < end; at++) {
+		if (*at == '"' || *at == '\\')
+			inlay_buf_u8(b, '\\');
+		if (*at < 0x20 || *at == 0x7f)
+			inlay_buf_printf(b, "\\u%04x", *at);
+		else
+			inlay_buf_u8(b, *at);
+	}
+	inlay_buf_u8(b, '"');
+}
+
+static void base64(struct inlay_buf *b, const uint8_t *at, size_t len)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+	for (; len > 0; at += 3) {
+		unsigned n = len < 3 ? (unsigned)len : 3;
+		uint32_t v = (uint32_t)at[0] << 16 | (n > 1 ? (uint32_t)at[1] << 8 : 0) |
+			     (n > 2 ? at[2] : 0);
+		for (unsigned i = 0; i < 4; i++)
+			inlay_buf_u8(b, i <= n ? (uint8_t)digits[v >> (18 - 6 * i) & 63] : '=');
+		len -= n;
+	}
+}
+
+void inlay_text_json(struct inlay_buf *b, const void *bytes, size_t len)
+{
+	if (inlay_text_is_utf8(bytes, len)) {
+		json_string(b, bytes, len);
+		return;
+	}
+	inlay_buf_printf(b, "{\"bytes\":\"");
+	base64(b, bytes, len);
+	inlay_buf_printf(b, "\"}");
+}
+
 void inlay_text_size(struct inlay_buf *b, uint64_t bytes)
 {
 	static const char units[] = "kMGTPE";

@@ -211,7 +211,18 @@ static int stop_supervisor(int dirfd, struct inlay_error *err)
 
 /* ---- for sessions ---- */
 
-int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t len,
+/* It runs, and from this very spec. */
+static bool runs_already(int dirfd, const void *bytes, size_t len)
+{
+	auto_buf struct inlay_buf b = {0};
+	struct run_msg m = {.verb = RUN_STATUS};
+
+	return inlay_read_file(dirfd, "spec", INLAY_RUN_SPEC_MAX, &b, NULL) == 0 && b.len == len &&
+	       memcmp(b.data, bytes, len) == 0 && ask(dirfd, &m, ANSWER_MS, NULL) == 0 &&
+	       m.status.state == INLAY_RUN_RUNNING;
+}
+
+int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t len, bool keep,
 			struct inlay_error *err)
 {
 	__attribute__((cleanup(inlay_cleanup_inlay_run_spec_fini))) struct inlay_run_spec spec = {
@@ -223,6 +234,8 @@ int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t le
 		return r;
 	scope_lock(&ws->programs);
 	r = open_program(ws, spec.name, true, &dirfd, err);
+	if (r == 0 && keep && runs_already(dirfd, bytes, len))
+		return 0;
 	if (r == 0)
 		r = stop_supervisor(dirfd, err);
 	spec.wanted = true;

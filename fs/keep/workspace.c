@@ -14,6 +14,7 @@
 
 #define WORKSPACE_FILE  "workspace"
 #define WORKSPACE_MAGIC "iWSP"
+#define SCRATCH_DIR     "hooks"
 
 enum {
 	WORKSPACE_VERSION = 1,
@@ -218,6 +219,13 @@ int host_load_workspaces(struct inlay_host *host, struct inlay_error *err)
 	}
 	(void)closedir(dir);
 	return 0;
+}
+
+int inlay_workspace_scratch(struct inlay_workspace *ws, int *ret_fd, char *path, size_t size,
+			    struct inlay_error *err)
+{
+	(void)snprintf(path, size, "%s/ws/%s/" SCRATCH_DIR, ws->host->state_path, ws->state.id);
+	return inlay_open_dir(ws->dir_fd, SCRATCH_DIR, 0700, ret_fd, err);
 }
 
 /* ---- by path ---- */

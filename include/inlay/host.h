@@ -153,8 +153,8 @@ int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_e
 /* ---- programs (run.h) ---- */
 
 /* Runs what an encoded spec says, in place of a program of the same name; from then on also after a
- * reboot. -EBADMSG: not a spec. */
-int inlay_workspace_run(struct inlay_workspace *ws, const void *spec, size_t len,
+ * reboot. keep: one that runs and was started from the same spec goes on. -EBADMSG: not a spec. */
+int inlay_workspace_run(struct inlay_workspace *ws, const void *spec, size_t len, bool keep,
 			struct inlay_error *err) inlay_must_check;
 
 enum inlay_program_verb {
@@ -182,6 +182,10 @@ int inlay_workspace_program_log(struct inlay_workspace *ws, const char *name, ui
  * changes). */
 int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mount_policy *policy,
 			       struct inlay_error *err) inlay_must_check;
+
+/* A directory of the workspace for what belongs to its hooks; its path, and a descriptor that is the caller's. */
+int inlay_workspace_scratch(struct inlay_workspace *ws, int *ret_fd, char *path, size_t size,
+			    struct inlay_error *err) inlay_must_check;
 
 /* Forgets the workspace: its programs stopped, unmounted, its history removed. Its objects go with the next gc. */
 int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;

@@ -20,6 +20,9 @@ void inlay_text_escape(struct inlay_buf *b, const void *bytes, size_t len);
 /* True when the bytes are well-formed UTF-8 (RFC 3629) without NUL. */
 bool inlay_text_is_utf8(const void *bytes, size_t len);
 
+/* Appends the bytes as JSON: a string, or {"bytes": base64} when they are not UTF-8. */
+void inlay_text_json(struct inlay_buf *b, const void *bytes, size_t len);
+
 /* "1.2 MB" (powers of 1000, three digits), "812 B". */
 void inlay_text_size(struct inlay_buf *b, uint64_t bytes);
 /* "41 ms", "1.8 s", "2 min 5 s" from nanoseconds; "0.6 ms" below ten milliseconds. */

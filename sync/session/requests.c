@@ -454,6 +454,8 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return serve_program_list(s, err);
 	case MESSAGE_VERB_LOGS:
 		return serve_program_logs(s, m, err);
+	case MESSAGE_VERB_HOOK:
+		return serve_hook(s, m, err);
 	default:
 		return inlay_error_set(err, -EOPNOTSUPP,
 				       "this host's inlay does not know request %u", m->verb);

@@ -68,6 +68,10 @@ int serve_program_list(struct serve *s, struct inlay_error *err) inlay_must_chec
 int serve_program_logs(struct serve *s, const struct message_request *m, struct inlay_error *err)
 	inlay_must_check;
 
+/* servehook.c */
+int serve_hook(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+
 /* Mounts the workspace when OPEN asked for it; a failure is a text, not an error. */
 void serve_mount(struct serve *s);
 

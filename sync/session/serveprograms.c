@@ -32,7 +32,7 @@ int serve_program_list(struct serve *s, struct inlay_error *err)
 
 int serve_program_run(struct serve *s, const struct message_request *m, struct inlay_error *err)
 {
-	return inlay_workspace_run(s->ws, m->body.bytes, m->body.len, err);
+	return inlay_workspace_run(s->ws, m->body.bytes, m->body.len, m->flags & 1, err);
 }
 
 static int copy_name(struct message_text t, char ret[static INLAY_RUN_NAME_MAX + 1],

@@ -482,6 +482,56 @@ int message_decode_log(const void *payload, size_t len, struct message_log *ret,
 	DECODED(c, "log", m, ret, err);
 }
 
+void message_encode_hook(struct inlay_buf *b, const struct message_hook *m)
+{
+	inlay_buf_u8(b, m->kind);
+	put_text(b, m->text);
+	inlay_buf_u32(b, (uint32_t)m->status);
+	inlay_buf_varint(b, m->took_ns);
+	put_bool(b, m->timed_out);
+	put_bool(b, m->cut);
+}
+
+int message_decode_hook(const void *payload, size_t len, struct message_hook *ret,
+			struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_hook m;
+
+	m.kind = inlay_cursor_u8(&c);
+	m.text = get_text(&c);
+	m.status = (int32_t)inlay_cursor_u32(&c);
+	m.took_ns = inlay_cursor_varint(&c);
+	m.timed_out = get_bool(&c);
+	m.cut = get_bool(&c);
+	c.failed |= m.kind < MESSAGE_HOOK_OUTPUT || m.kind > MESSAGE_HOOK_BEGIN;
+	DECODED(c, "hook", m, ret, err);
+}
+
+void message_encode_order(struct inlay_buf *b, const struct message_order *m)
+{
+	inlay_buf_u8(b, m->action);
+	put_text(b, m->name);
+	put_text(b, m->spec);
+	inlay_buf_u8(b, m->signal);
+	put_text(b, m->patterns);
+}
+
+int message_decode_order(const void *payload, size_t len, struct message_order *ret,
+			 struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_order m;
+
+	m.action = inlay_cursor_u8(&c);
+	m.name = get_text(&c);
+	m.spec = get_text(&c);
+	m.signal = inlay_cursor_u8(&c);
+	m.patterns = get_text(&c);
+	c.failed |= m.action < MESSAGE_ACTION_RUN || m.action > MESSAGE_ACTION_SIGNAL;
+	DECODED(c, "order", m, ret, err);
+}
+
 void message_encode_failed(struct inlay_buf *b, const struct message_failed *m)
 {
 	inlay_buf_u32(b, (uint32_t)m->code);

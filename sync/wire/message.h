@@ -132,7 +132,8 @@ enum message_verb {
 	/* body: ids. rows, in their order: librsync's signature of each object: a byte (1: it goes on in the next
 	 * row, 0: its end, 2: there is no such object), then bytes of it */
 	MESSAGE_VERB_SIGNATURES,
-	MESSAGE_VERB_RUN,      /* body: an encoded spec (inlay/run.h); starts it */
+	/* body: an encoded spec (inlay/run.h); starts it. flag 1: unless it runs already, from this spec */
+	MESSAGE_VERB_RUN,
 	MESSAGE_VERB_PROGRAM,  /* args: enum inlay_program_verb, signal; body: name; row: program */
 	MESSAGE_VERB_PROGRAMS, /* rows: struct message_program */
 	/* arg: lines to begin with; flag 1: go on until the client says something; body: name, empty = all;
@@ -140,6 +141,10 @@ enum message_verb {
 	MESSAGE_VERB_LOGS,
 	/* args: the client's clock (CLOCK_REALTIME, ns), 1 = put right what can be; rows: struct message_check */
 	MESSAGE_VERB_DOCTOR,
+	/* What is done behind a change set. args: the generation before it (0 = none, MESSAGE_HOOK_SINCE_SUCCESS
+	 * = what this hook ended well with last) and the one that is shown; body: struct message_order; rows: struct
+	 * message_hook */
+	MESSAGE_VERB_HOOK,
 };
 
 enum message_mount {
@@ -152,6 +157,7 @@ enum message_mount {
 	MESSAGE_MOUNT_OWNERS_KEEP = 1 << 6,
 	MESSAGE_MOUNT_BITS = 127,
 };
+#define MESSAGE_HOOK_SINCE_SUCCESS UINT64_MAX
 
 struct message_request {
 	uint8_t verb;
@@ -208,6 +214,40 @@ struct message_log {
 	struct message_text lines; /* whole ones, as in the log (inlay/run.h) */
 };
 
+enum message_action {
+	MESSAGE_ACTION_RUN = 1,     /* a command, once; the order's spec */
+	MESSAGE_ACTION_RESTART = 2, /* the program of the order's name */
+	MESSAGE_ACTION_SIGNAL = 3,  /* likewise */
+};
+
+struct message_order {
+	uint8_t action;           /* enum message_action */
+	struct message_text name; /* of the hook (RUN), or of the program */
+	struct message_text
+		spec; /* RUN: encoded (inlay/run.h); its stop_timeout is the time it has, 0 = any */
+	uint8_t signal; /* SIGNAL */
+	struct message_text
+		patterns; /* lines as in .gitignore: nothing is done when no changed path matches one;
+				       * empty = whatever changed */
+};
+
+enum message_hook_kind {
+	MESSAGE_HOOK_OUTPUT = 1,  /* text: as it was written */
+	MESSAGE_HOOK_ERRORS = 2,  /* likewise, to standard error */
+	MESSAGE_HOOK_END = 3,     /* the last row; all but text */
+	MESSAGE_HOOK_SKIPPED = 4, /* the only row: no changed path matches */
+	MESSAGE_HOOK_BEGIN = 5,   /* the first row otherwise */
+};
+
+struct message_hook {
+	uint8_t kind;
+	struct message_text text;
+	int32_t status; /* as of waitpid */
+	uint64_t took_ns;
+	bool timed_out;
+	bool cut; /* some of the output was left out */
+};
+
 struct message_failed {
 	int32_t code;      /* a negative errno */
 	uint8_t exit_code; /* enum inlay_exit */
@@ -245,6 +285,8 @@ MESSAGE_CODEC(check);
 MESSAGE_CODEC(gc);
 MESSAGE_CODEC(program);
 MESSAGE_CODEC(log);
+MESSAGE_CODEC(hook);
+MESSAGE_CODEC(order);
 MESSAGE_CODEC(failed);
 
 /* A generation with its origin; what LOG rows are. */

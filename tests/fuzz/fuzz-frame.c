@@ -33,6 +33,8 @@ static void decode_all(const struct frame *f)
 	DECODE(gc);
 	DECODE(program);
 	DECODE(log);
+	DECODE(hook);
+	DECODE(order);
 	DECODE(failed);
 	(void)!message_decode_generation(f->payload, f->len, &g, NULL);
 	(void)!message_decode_want(f->payload, f->len, &set, NULL);
