@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keys of inlay.yaml and hosts.yaml. docs and schema say what stands here. */
+#include "config/config.h"
+#include "config/hostsfile.h"
+
+#define KEY(s, n, t, m, h) .name = (n), .type = (t), .offset = offsetof(struct s, m), .help = (h)
+#define OBJECT(table, s)   .fields = (table), .size = sizeof(struct s)
+
+static const struct field hook_fields[] = {
+	{KEY(config_hook, "run", FIELD_COMMAND, run, "what is run there"), .required = true},
+	{KEY(config_hook, "dir", FIELD_TEXT, dir, "directory, relative to the component's")},
+	{KEY(config_hook, "timeout", FIELD_DURATION, timeout_ns,
+	     "then it is ended and counts as failed")},
+	{KEY(config_hook, "inputs", FIELD_TEXTS, inputs,
+	     "patterns; it is skipped while nothing that matches has changed")},
+	{0},
+};
+
+static const struct field reload_fields[] = {
+	{KEY(config_reload, "match", FIELD_TEXTS, match,
+	     "patterns as in .gitignore; without any, every change matches")},
+	{KEY(config_reload, "run", FIELD_COMMAND, run, "what is run there")},
+	{KEY(config_reload, "timeout", FIELD_DURATION, timeout_ns,
+	     "then it is ended and counts as failed")},
+	{KEY(config_reload, "restart", FIELD_SWITCH, restart, "restart the component's program")},
+	{KEY(config_reload, "signal", FIELD_TEXT, signal,
+	     "send this signal to the component's program")},
+	{0},
+};
+
+static const char *const restart_choices[] = {"always", "on-failure", "never", NULL};
+
+static const struct field program_fields[] = {
+	{KEY(config_program, "command", FIELD_COMMAND, command, "the program"), .required = true},
+	{KEY(config_program, "dir", FIELD_TEXT, dir, "directory, relative to the component's")},
+	{KEY(config_program, "restart", FIELD_CHOICE, restart,
+	     "when it is started again after it ended"),
+	 .choices = restart_choices},
+	{KEY(config_program, "stop-signal", FIELD_TEXT, stop_signal,
+	     "how it is told to end (TERM)")},
+	{KEY(config_program, "stop-timeout", FIELD_DURATION, stop_timeout_ns,
+	     "then it is killed (10s)")},
+	{0},
+};
+
+#define HOOK OBJECT(hook_fields, config_hook), .short_form = "run"
+
+static const struct field component_fields[] = {
+	{KEY(config_component, "source", FIELD_TEXT, source,
+	     "the folder here, relative to the project"),
+	 .required = true},
+	{KEY(config_component, "target", FIELD_TEXT, target,
+	     "where it appears on the hosts, relative to the home directory, or absolute"),
+	 .required = true},
+	{KEY(config_component, "hosts", FIELD_TEXTS, hosts,
+	     "hosts and @groups; without any, the project's")},
+	{KEY(config_component, "ignore", FIELD_TEXTS, ignore,
+	     "patterns as in .gitignore of what is not synced")},
+	{KEY(config_component, "gitignore", FIELD_SWITCH, gitignore,
+	     "whether .gitignore files count (true)")},
+	{KEY(config_component, "env", FIELD_VARS, env, "variables of its program and hooks")},
+	{KEY(config_component, "needs", FIELD_TEXTS, needs, "components that come first")},
+	{KEY(config_component, "build", FIELD_OBJECT, build,
+	     "run when the sources are there, or changed"),
+	 HOOK},
+	{KEY(config_component, "run", FIELD_OBJECT, run, "the program that runs there, for good"),
+	 OBJECT(program_fields, config_program), .short_form = "command"},
+	{KEY(config_component, "reload", FIELD_LIST, reload, "what is done behind a change set"),
+	 OBJECT(reload_fields, config_reload)},
+	{KEY(config_component, "after", FIELD_OBJECT, after, "run when all the rest is done"),
+	 HOOK},
+	{0},
+};
+
+static const struct field watch_fields[] = {
+	{KEY(config_watch, "settle", FIELD_DURATION, settle_ns,
+	     "a burst has ended when nothing came for this long (5ms)")},
+	{KEY(config_watch, "max-delay", FIELD_DURATION, max_delay_ns,
+	     "a change set waits at most this long for a burst to end (100ms)")},
+	{0},
+};
+
+const struct field config_project_fields[] = {
+	{KEY(config, "version", FIELD_COUNT, version, "the format of this file: 1"),
+	 .required = true},
+	{KEY(config, "name", FIELD_TEXT, name, "what the project is called")},
+	{KEY(config, "hosts", FIELD_TEXTS, hosts,
+	     "hosts and @groups of components that name none")},
+	{KEY(config, "components", FIELD_MAP, components, "the parts of the project"),
+	 .required = true, OBJECT(component_fields, config_component)},
+	{KEY(config, "watch", FIELD_OBJECT, watch, "when a burst of changes is a change set"),
+	 OBJECT(watch_fields, config_watch)},
+	{KEY(config, "bwlimit", FIELD_SIZE, bwlimit, "bytes a second to each host")},
+	{0},
+};
+
+static const struct field host_fields[] = {
+	{KEY(config_host, "address", FIELD_TEXT, address,
+	     "for ssh: [user@]host; 'local' is this machine; without it, the name itself")},
+	{KEY(config_host, "port", FIELD_TEXT, port, "the port, where ssh is not told it")},
+	{0},
+};
+
+static const struct field group_fields[] = {
+	{KEY(config_group, "hosts", FIELD_TEXTS, hosts, "hosts and @groups"), .required = true},
+	{0},
+};
+
+const struct field config_hosts_fields[] = {
+	{KEY(hosts_file, "hosts", FIELD_MAP, hosts, "hosts by name"),
+	 OBJECT(host_fields, config_host), .short_form = "address"},
+	{KEY(hosts_file, "groups", FIELD_MAP, groups, "groups of hosts by name"),
+	 OBJECT(group_fields, config_group), .short_form = "hosts"},
+	{0},
+};
