@@ -108,6 +108,11 @@ int cmd_shell(int argc, char **argv);
 int cmd_check_ignore(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_up(int argc, char **argv);
+int cmd_down(int argc, char **argv);
+int cmd_build(int argc, char **argv);
+int cmd_config(int argc, char **argv);
+int cmd_init(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

@@ -10,6 +10,7 @@
 #include "cmd/patterns.h"
 #include "cmd/print.h"
 #include "cmd/progress.h"
+#include "cmd/syncall.h"
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
@@ -18,6 +19,7 @@
 
 static const char help[] =
 	"usage: inlay sync [options] SRC DST\n"
+	"       inlay sync [options] [COMPONENT...]\n"
 	"\n"
 	"Makes the folder SRC appear at DST, as one change set. DST is host:path, user@host:path,\n"
 	"ssh://user@host:port/path or a local path; it is mounted there. Names that are not in SRC "
@@ -45,7 +47,12 @@ static const char help[] =
 	"      --stats            figures at the end     --progress  show it also when it is no "
 	"terminal\n"
 	"      --lock-wait D      wait that long for another sync (60s)\n"
-	"      --exit-code        end with 10 when something changed\n" COMMON_HELP "\n"
+	"      --exit-code        end with 10 when something changed\n"
+	"      --host HOST        of a project: only this host    --file FILE  the project's "
+	"file\n" COMMON_HELP "\n"
+	"Without SRC and DST, the components of inlay.yaml are synced to all their hosts, with a "
+	"line for "
+	"each.\n"
 	"-a, -r, -z, --delete and --partial are accepted and change nothing: it is always so.\n";
 
 enum {
@@ -61,6 +68,8 @@ enum {
 	OPT_BOOT,
 	OPT_BWLIMIT,
 	OPT_STATS,
+	OPT_HOST,
+	OPT_FILE,
 	OPT_PROGRESS,
 	OPT_LOCK_WAIT,
 	OPT_EXIT_CODE,
@@ -69,6 +78,8 @@ enum {
 	EXIT_CHANGED = 10,
 };
 
+enum { HOSTS_MAX = 256 };
+
 struct options {
 	struct common common;
 	struct push_options push;
@@ -76,6 +87,9 @@ struct options {
 	struct patterns patterns;
 	bool changed; /* a watch did something */
 	bool itemize, stats, progress, exit_code, boot, no_boot;
+	const char *file; /* of the project */
+	const char *hosts[HOSTS_MAX + 1];
+	size_t host_count;
 	uint64_t bwlimit;
 	struct progress_line line;
 };
@@ -97,6 +111,8 @@ static const struct option table[] = {
 	{"boot", no_argument, NULL, OPT_BOOT},
 	{"bwlimit", required_argument, NULL, OPT_BWLIMIT},
 	{"stats", no_argument, NULL, OPT_STATS},
+	{"host", required_argument, NULL, OPT_HOST},
+	{"file", required_argument, NULL, OPT_FILE},
 	{"progress", no_argument, NULL, OPT_PROGRESS},
 	{"lock-wait", required_argument, NULL, OPT_LOCK_WAIT},
 	{"exit-code", no_argument, NULL, OPT_EXIT_CODE},
@@ -154,6 +170,13 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case OPT_BWLIMIT:
 		return pair_parse_rate(optarg, &o->bwlimit, err);
+	case OPT_HOST:
+		if (o->host_count < HOSTS_MAX)
+			o->hosts[o->host_count++] = optarg;
+		return 0;
+	case OPT_FILE:
+		o->file = optarg;
+		return 0;
 	case OPT_STATS:
 		o->stats = true;
 		return 0;
@@ -548,10 +571,34 @@ static int run(struct options *o, const char *src, const char *dst)
 	return code;
 }
 
+/* What stands before `optind` are options, since getopt sorts them there; they are for each single sync. */
+static int sync_components(struct options *o, char **argv)
+{
+	auto_free char **options = calloc((size_t)optind + 1, sizeof *options);
+	struct inlay_error err = {0};
+	size_t n = 0;
+
+	if (!options || common_finish(&o->common, &err) < 0)
+		return common_fail(&o->common, &err);
+	for (int i = 1; i < optind && strcmp(argv[i], "--") != 0; i++) {
+		if (!strcmp(argv[i], "--host") || !strcmp(argv[i], "--file"))
+			i++;
+		else if (strncmp(argv[i], "--host=", 7) && strncmp(argv[i], "--file=", 7))
+			options[n++] = argv[i];
+	}
+	const struct syncall s = {.common = &o->common,
+				  .file = o->file,
+				  .hosts = o->host_count ? o->hosts : NULL,
+				  .options = options,
+				  .components = argv + optind};
+	return syncall(&s);
+}
+
 static int parse_and_run(struct options *o, int argc, char **argv)
 {
 	struct inlay_error err = {0};
 	bool own_state = getenv("INLAY_STATE");
+	struct stat st;
 	int c;
 
 	while ((c = getopt_long(argc, argv, COMMON_SHORT "nicarz", table, NULL)) >= 0) {
@@ -567,8 +614,12 @@ static int parse_and_run(struct options *o, int argc, char **argv)
 		(void)fputs(help, stdout);
 		return INLAY_EXIT_OK;
 	}
-	if (argc - optind != 2)
-		return common_usage("sync", "SRC and DST are needed");
+	bool pair = argc - optind == 2 && stat(argv[optind], &st) == 0 && S_ISDIR(st.st_mode);
+	/* One that is typed wrong shall say what it says without a project, too. */
+	pair |= argc - optind == 2 &&
+		(strchr(argv[optind], '/') || strpbrk(argv[optind + 1], "/:"));
+	if (!pair)
+		return sync_components(o, argv);
 	/* State that lies elsewhere is a trial or a test: the system's boot is not touched for it. */
 	o->push.boot = o->boot || (!own_state && !o->common.remote_state && !o->no_boot);
 	if (common_finish(&o->common, &err) < 0)

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "project/raise.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "inlay/cleanup.h"
+#include "inlay/io.h"
+
+enum {
+	ARGS_MAX = 4096,
+	LINE_MAX_BYTES = 1 << 20, /* of what a child tells */
+	READ_BYTES = 64 << 10,
+	CHILDREN_MAX = 1024, /* as many as there can be components */
+};
+
+extern char **environ;
+
+/* ---- sites ---- */
+
+int up_target(const struct config_component *c, const struct config_host *h, char **ret,
+	      struct inlay_error *err)
+{
+	const char *address = h->address ? h->address : h->head.name, *home = getenv("HOME");
+	auto_buf struct inlay_buf b = {0};
+
+	if (strcmp(address, "local") == 0) {
+		if (c->target[0] != '/')
+			inlay_buf_printf(&b, "%s/", home ? home : "");
+		inlay_buf_printf(&b, "%s", strncmp(c->target, "~/", 2) ? c->target : c->target + 2);
+	} else if (h->port) {
+		inlay_buf_printf(&b, "ssh://%s:%s/%s%s", address, h->port,
+				 c->target[0] == '/' ? "" : "~/",
+				 c->target[0] == '/' ? c->target + 1 : c->target);
+	} else {
+		inlay_buf_printf(&b, "%s:%s", address, c->target);
+	}
+	*ret = b.failed ? NULL : strdup(inlay_buf_cstr(&b));
+	return *ret ? 0 : inlay_error_set(err, -ENOMEM, "out of memory");
+}
+
+static bool listed(const char *const *list, const char *name)
+{
+	for (; list && *list; list++)
+		if (strcmp(*list, name) == 0)
+			return true;
+	return false;
+}
+
+static int check_names(const struct up_options *o, struct inlay_error *err)
+{
+	for (const char *const *n = o->components; n && *n; n++)
+		if (!config_find(o->set->config, *n))
+			return inlay_error_set(err, -ENOENT, "the project has no component '%s'",
+					       *n);
+	return 0;
+}
+
+static bool wanted(const struct up_options *o, const struct config_component *c,
+		   const struct config_host *h)
+{
+	return (!o->components || listed(o->components, c->head.name)) &&
+	       (!o->hosts || listed(o->hosts, h->head.name));
+}
+
+static int add_site(struct up *up, const struct config_component *c, const struct config_host *h,
+		    struct inlay_error *err)
+{
+	struct site *p = &up->sites.list[up->sites.count];
+
+	*p = (struct site){.component = c, .host = h, .no_hooks = up->o->no_hooks, .fd = -1};
+	int r = up_target(c, h, &p->target_text, err);
+	if (r == 0)
+		r = target_parse(p->target_text, &p->target, err);
+	if (r == 0) {
+		p->transport = up->o->reach(up->o->ctx, &p->target);
+		up->sites.count++;
+	} else {
+		free(p->target_text);
+	}
+	return r;
+}
+
+int up_init(struct up *up, const struct up_options *o, struct inlay_error *err)
+{
+	const struct config *c = o->set->config;
+	size_t count = 0;
+	int r = check_names(o, err);
+
+	up->o = o;
+	up->sites = (struct sites){0};
+	for (size_t i = 0; i < c->components.count; i++)
+		count += c->ordered[i]->host_count;
+	up->sites.list = calloc(count + 1, sizeof *up->sites.list);
+	if (!up->sites.list)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; r == 0 && i < c->components.count; i++)
+		for (size_t h = 0; r == 0 && h < c->ordered[i]->host_count; h++)
+			if (wanted(o, c->ordered[i], c->ordered[i]->host_list[h]))
+				r = add_site(up, c->ordered[i], c->ordered[i]->host_list[h], err);
+	if (r == 0 && up->sites.count == 0)
+		r = inlay_error_set(err, -ENOENT, "no component of the project is on that host");
+	return r;
+}
+
+void up_fini(struct up *up)
+{
+	for (size_t i = 0; i < up->sites.count; i++)
+		site_fini(&up->sites.list[i]);
+	free(up->sites.list);
+	up->sites = (struct sites){0};
+}
+
+/* ---- children ---- */
+
+struct child {
+	const struct config_component *component;
+	pid_t pid;
+	int fd; /* its standard output */
+	struct inlay_buf line;
+	bool ended;
+};
+
+struct args {
+	const char *list[ARGS_MAX];
+	size_t count;
+};
+
+static void add(struct args *a, const char *text)
+{
+	if (a->count + 1 < ARGS_MAX)
+		a->list[a->count++] = text;
+}
+
+static void add_option(struct args *a, const char *name, const char *value)
+{
+	if (value) {
+		add(a, name);
+		add(a, value);
+	}
+}
+
+/* `texts` keeps what the arguments point to. */
+static void add_times(struct args *a, const struct config *c, char texts[3][64])
+{
+	if (c->watch.settle_ns) {
+		(void)snprintf(texts[0], 64, "%lldms", (long long)(c->watch.settle_ns / 1000000));
+		add_option(a, "--settle", texts[0]);
+	}
+	if (c->watch.max_delay_ns) {
+		(void)snprintf(texts[1], 64, "%lldms",
+			       (long long)(c->watch.max_delay_ns / 1000000));
+		add_option(a, "--max-delay", texts[1]);
+	}
+	if (c->bwlimit) {
+		(void)snprintf(texts[2], 64, "%lluk",
+			       (unsigned long long)(c->bwlimit + 1023) / 1024);
+		add_option(a, "--bwlimit", texts[2]);
+	}
+}
+
+static void child_args(const struct up *up, const struct config_component *c, struct args *a,
+		       char texts[3][64])
+{
+	add(a, "inlay");
+	add(a, "watch");
+	add(a, "--json");
+	add_option(a, "--state", up->o->state);
+	add_option(a, "-e", up->o->rsh);
+	add_option(a, "--transport", up->o->transport);
+	if (up->o->no_boot)
+		add(a, "--no-boot");
+	if (c->gitignore == CONFIG_NO)
+		add(a, "--no-gitignore");
+	for (size_t i = 0; i < c->ignore.count; i++)
+		add_option(a, "--exclude", c->ignore.items[i]);
+	add_times(a, up->o->set->config, texts);
+	add(a, "--");
+	add(a, c->source_path);
+	for (size_t i = 0; i < up->sites.count; i++)
+		if (up->sites.list[i].component == c)
+			add(a, up->sites.list[i].target_text);
+}
+
+static int start_child(const struct up *up, const struct config_component *c, struct child *ret,
+		       struct inlay_error *err)
+{
+	auto_free struct args *a = calloc(1, sizeof *a);
+	char texts[3][64];
+	int out[2];
+	pid_t self = getpid();
+
+	if (!a)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	child_args(up, c, a, texts);
+	if (a->count + 1 >= ARGS_MAX)
+		return inlay_error_set(err, -E2BIG, "'%s' has too many hosts or patterns",
+				       c->head.name);
+	if (pipe2(out, O_CLOEXEC) < 0)
+		return inlay_error_sys(err, -errno, "make a pipe");
+	pid_t pid = fork();
+	if (pid == 0) {
+		sigset_t none;
+		/* It has no use of its own: it ends with us, however we end. */
+		(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+		(void)sigemptyset(&none);
+		(void)sigprocmask(SIG_SETMASK, &none, NULL);
+		(void)dup2(out[1], 1);
+		if (getppid() == self)
+			(void)execv("/proc/self/exe", (char **)a->list);
+		_exit(127);
+	}
+	(void)close(out[1]);
+	if (pid < 0) {
+		(void)close(out[0]);
+		return inlay_error_sys(err, -errno, "start a watch");
+	}
+	*ret = (struct child){.component = c, .pid = pid, .fd = out[0]};
+	return 0;
+}
+
+/* ---- what children tell ---- */
+
+static struct site *find_site(struct up *up, const struct child *c, const char *target)
+{
+	for (size_t i = 0; i < up->sites.count; i++) {
+		struct site *p = &up->sites.list[i];
+		auto_buf struct inlay_buf text = {0};
+		target_text(&p->target, &text);
+		if (p->component == c->component && strcmp(inlay_buf_cstr(&text), target) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+static void tell(struct up *up, const struct up_event *e)
+{
+	scope_lock(&up->sites.telling);
+	up->tell(up->ctx, e);
+}
+
+static void hear_line(struct up *up, struct child *c, const char *line, size_t len)
+{
+	json_t *j = json_loadb(line, len, 0, NULL);
+	const char *event = json_string_value(json_object_get(j, "event"));
+	const char *target = json_string_value(json_object_get(j, "target"));
+	struct site *p = target ? find_site(up, c, target) : NULL;
+	struct up_event e = {.component = c->component->head.name,
+			     .host = p ? p->host->head.name : NULL,
+			     .told = j};
+
+	if (event && strcmp(event, "visible") == 0 && p) {
+		e.kind = UP_VISIBLE;
+		tell(up, &e);
+		sites_shown(&up->sites, p,
+			    (uint64_t)json_integer_value(json_object_get(j, "generation")));
+	} else if (event) {
+		e.kind = strcmp(event, "state") == 0 ? UP_STATE : UP_NOTE;
+		tell(up, &e);
+		if (e.kind == UP_STATE && p)
+			sites_lost(&up->sites, p);
+	}
+	json_decref(j);
+}
+
+static void hear(struct up *up, struct child *c)
+{
+	uint8_t *room = inlay_buf_reserve(&c->line, READ_BYTES);
+	ssize_t n = room ? read(c->fd, room, READ_BYTES) : 0;
+
+	if (n <= 0) {
+		if (n < 0 && errno == EINTR)
+			return;
+		inlay_cleanup_close(&c->fd);
+		c->fd = -1;
+		c->ended = true;
+		return;
+	}
+	c->line.len += (size_t)n;
+	uint8_t *at = c->line.data, *end = at + c->line.len, *newline;
+	while ((newline = memchr(at, '\n', (size_t)(end - at)))) {
+		hear_line(up, c, (const char *)at, (size_t)(newline - at));
+		at = newline + 1;
+	}
+	c->line.len = (size_t)(end - at);
+	memmove(c->line.data, at, c->line.len);
+	if (c->line.len > LINE_MAX_BYTES)
+		inlay_buf_clear(&c->line);
+}
+
+/* ---- the loop ---- */
+
+struct run {
+	struct up *up;
+	struct child *children;
+	size_t count;
+	int signal_fd, wake_fd;
+	bool ready_told, end;
+	struct inlay_error failed; /* a watch that ended by itself */
+};
+
+static void on_site(void *ctx, const struct site_event *e)
+{
+	struct run *r = ctx;
+	const struct up_event up = {.kind = UP_SITE,
+				    .step = e,
+				    .component = e->site->component->head.name,
+				    .host = e->site->host->head.name};
+
+	r->up->tell(r->up->ctx, &up);
+}
+
+static void on_settled(void *ctx)
+{
+	const struct run *r = ctx;
+	uint64_t one = 1;
+
+	(void)!write(r->wake_fd, &one, sizeof one);
+}
+
+static bool all_settled(struct up *up, size_t *ret_failed)
+{
+	size_t settled = 0;
+
+	*ret_failed = 0;
+	scope_lock(&up->sites.lock);
+	for (size_t i = 0; i < up->sites.count; i++) {
+		const struct site *p = &up->sites.list[i];
+		settled += p->rounds > 0 && !p->busy;
+		*ret_failed += !p->up || p->failed;
+	}
+	return settled == up->sites.count;
+}
+
+static int open_signals(int *ret, struct inlay_error *err)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	*ret = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return *ret < 0 ? inlay_error_sys(err, -errno, "take signals") : 0;
+}
+
+/* A watch that ends before it was told to has said why on standard error. */
+static void child_ended(struct run *run, struct child *c)
+{
+	int status = 0;
+
+	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	c->pid = 0;
+	if (run->end || run->failed.code)
+		return;
+	(void)inlay_error_set(&run->failed, -ECHILD, "the watch of '%s' ended",
+			      c->component->head.name);
+	(void)inlay_error_set_exit(&run->failed, WIFEXITED(status) && WEXITSTATUS(status)
+							 ? (enum inlay_exit)WEXITSTATUS(status)
+							 : INLAY_EXIT_FAILURE);
+	run->end = true;
+}
+
+static void turn(struct run *run)
+{
+	struct pollfd fds[2 + CHILDREN_MAX];
+	struct signalfd_siginfo info;
+	uint64_t count;
+	size_t failed;
+
+	fds[0] = (struct pollfd){.fd = run->signal_fd, .events = POLLIN};
+	fds[1] = (struct pollfd){.fd = run->wake_fd, .events = POLLIN};
+	for (size_t i = 0; i < run->count; i++)
+		fds[2 + i] = (struct pollfd){.fd = run->children[i].fd, .events = POLLIN};
+	if (poll(fds, 2 + run->count, -1) < 0)
+		return;
+	if (fds[0].revents && read(run->signal_fd, &info, sizeof info) == sizeof info)
+		run->end = true;
+	if (fds[1].revents)
+		(void)!read(run->wake_fd, &count, sizeof count);
+	for (size_t i = 0; i < run->count; i++) {
+		struct child *c = &run->children[i];
+		if (fds[2 + i].revents)
+			hear(run->up, c);
+		if (c->ended && c->pid)
+			child_ended(run, c);
+	}
+	if (run->ready_told || !all_settled(run->up, &failed))
+		return;
+	run->ready_told = true;
+	tell(run->up, &(struct up_event){.kind = UP_READY});
+	run->end |= run->up->o->once;
+}
+
+static void end_children(struct run *run)
+{
+	for (size_t i = 0; i < run->count; i++)
+		if (run->children[i].pid)
+			(void)kill(run->children[i].pid, SIGTERM);
+	for (size_t i = 0; i < run->count; i++) {
+		struct child *c = &run->children[i];
+		while (c->pid && waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		inlay_cleanup_close(&c->fd);
+		inlay_buf_fini(&c->line);
+	}
+}
+
+static int start_children(struct run *run, struct inlay_error *err)
+{
+	const struct config *c = run->up->o->set->config;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < c->components.count; i++) {
+		bool any = false;
+		for (size_t k = 0; k < run->up->sites.count; k++)
+			any |= run->up->sites.list[k].component == c->ordered[i];
+		if (!any)
+			continue;
+		r = start_child(run->up, c->ordered[i], &run->children[run->count], err);
+		run->count += r == 0;
+	}
+	return r;
+}
+
+int up_run(struct up *up, size_t *ret_failed, struct inlay_error *err)
+{
+	auto_free struct child *children =
+		calloc(up->o->set->config->components.count + 1, sizeof *children);
+	auto_close int signal_fd = -1;
+	auto_close int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	struct run run = {.up = up, .children = children, .wake_fd = wake_fd};
+
+	if (!children || wake_fd < 0)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	int r = open_signals(&signal_fd, err);
+	run.signal_fd = signal_fd;
+	up->sites.tell = on_site;
+	up->sites.settled = on_settled;
+	up->sites.ctx = &run;
+	/* Before any thread: a child is made by fork. */
+	if (r == 0)
+		r = start_children(&run, err);
+	bool threads = r == 0;
+	if (r == 0)
+		r = sites_start(&up->sites, err);
+	while (r == 0 && !run.end)
+		turn(&run);
+	if (threads)
+		sites_stop(&up->sites);
+	end_children(&run);
+	if (r == 0)
+		(void)all_settled(up, ret_failed);
+	if (r == 0 && run.failed.code) {
+		*err = run.failed;
+		r = err->code;
+	}
+	return r;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PROJECT_SITES_H
+#define PROJECT_SITES_H
+
+/*
+ * A site: one component on one host. What is done there behind a change set is done in a thread of its own, over a
+ * connection of its own, so that a hook that takes long delays no sync and no other site. Change sets that come
+ * meanwhile are taken together.
+ *
+ *     first:  build (unless nothing that it reads changed since it ended well), run, after
+ *     later:  build, the rules of `reload` in the order of the file, after
+ *
+ * A site waits for the sites that it needs on the same host, or for all of them when there is none on it: the first
+ * time until they are up, later until they are idle. What fails ends the round; the next change set begins
+ * another.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "session/client.h"
+
+enum site_event_kind {
+	SITE_BEGIN, /* a step begins: `step` */
+	SITE_TEXT,  /* what it writes: text, len, errors */
+	SITE_END,   /* it ended: status, took_ns, timed_out; ok */
+	SITE_UP,    /* the first round went well */
+	SITE_FAIL,  /* a round ended here: text says why */
+};
+
+struct site;
+
+struct site_event {
+	enum site_event_kind kind;
+	const struct site *site;
+	const char *step; /* "build", "run", "reload 1", "after" */
+	const char *text;
+	size_t len;
+	bool errors, ok, timed_out, cut;
+	int status; /* as of waitpid */
+	int64_t took_ns;
+};
+
+struct site {
+	const struct config_component *component;
+	const struct config_host *host;
+	struct target target;
+	char *target_text;
+	struct transport_options transport;
+	bool no_hooks; /* sync only */
+	/* the set that it is in */
+	struct sites *all;
+	/* everything below: all->lock */
+	uint64_t shown;   /* newest generation that is visible; 0 = none */
+	uint64_t settled; /* the one that was dealt with, well or not */
+	uint64_t good;    /* the last one that was dealt with well */
+	bool busy, up, failed;
+	bool blocked; /* the last round failed because of what it needs */
+	uint64_t rounds;
+	int fd; /* of the connection, -1 = none */
+	/* the thread's own */
+	struct client client;
+	bool connected, began;
+	pthread_t thread; /* 0 = none */
+};
+
+struct sites {
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* something below `lock` changed */
+	struct site *list;
+	size_t count;
+	bool ending;
+	void (*tell)(void *ctx, const struct site_event *e); /* by one thread at a time */
+	void (*settled)(void *ctx); /* a round is over; by any thread; may be NULL */
+	void *ctx;
+	pthread_mutex_t telling;
+};
+
+/* Starts a thread for each site. The list was filled by the caller, zeroed but for what stands above `all`. */
+int sites_start(struct sites *p, struct inlay_error *err) inlay_must_check;
+/* Ends them: a hook that runs is ended, what `run` started goes on. */
+void sites_stop(struct sites *p);
+/* A generation is visible in a site. */
+void sites_shown(struct sites *p, struct site *one, uint64_t generation);
+/* It cannot be reached, or a safety halt keeps it from being synced, for now. */
+void sites_lost(struct sites *p, struct site *one);
+
+/* Runs a component's build now, whatever changed, without a thread. */
+int site_build(struct site *p, struct inlay_error *err) inlay_must_check;
+void site_fini(struct site *p);
+
+#endif

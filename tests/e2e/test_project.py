@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A project on two hosts: sync of components, up with builds, programs and reloads, build, down."""
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from conftest import Inlay, Sshd, tree, until, write
+
+pytestmark = pytest.mark.usefixtures("fuse")
+
+SERVER = """
+import os, signal, sys
+print("nav", open("config").read().strip(), os.environ["COLOUR"], flush=True)
+signal.signal(signal.SIGHUP, lambda *_: print("hup", open("signalled").read().strip(), flush=True))
+while True:
+    signal.pause()
+"""
+
+PROJECT = """\
+version: 1
+hosts: [bot1, bot2]
+components:
+  web:
+    source: web
+    target: ws/web
+    needs: nav
+    build: {run: "cat *.txt > ../web.out; sleep 0; echo built $(cat *.txt)", inputs: ["*.txt"]}
+    reload:
+      - {match: ["*.js"], run: "echo changed: $(tr '\\\\0' ' ' < $INLAY_CHANGED); head -1 $INLAY_CHANGED_JSON"}
+  nav:
+    source: nav
+    target: ws/nav
+    env: {COLOUR: blue}
+    run: {command: [python3, server.py], stop-timeout: 5s}
+    reload:
+      - {match: [config, "*.py"], restart: true}
+      - {match: [signalled], signal: HUP}
+    after: echo after $INLAY_OLD_GENERATION $INLAY_GENERATION
+"""
+
+
+class Up:
+    """`inlay up --json` and what it has told so far."""
+
+    def __init__(self, inlay, where, *args):
+        self.events, self.changed = [], threading.Condition()
+        self.process = inlay.start("up", "--json", *args, cwd=where)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            with self.changed:
+                self.events.append(json.loads(line))
+                self.changed.notify_all()
+
+    def wait(self, timeout=30, since=0, **wanted):
+        """The first event behind number `since` that has all of these values."""
+        def found():
+            return next((e for e in self.events[since:]
+                         if all(e.get(k) == v for k, v in wanted.items())), None)
+        with self.changed:
+            assert self.changed.wait_for(found, timeout), \
+                f"{wanted} did not come: {self.events[since:]} {self.process.poll()}"
+            return found()
+
+    def text(self, since=0, **wanted):
+        """All that hooks wrote."""
+        return "".join(e["text"] for e in self.events[since:]
+                       if e["event"] == "hook-output" and all(e.get(k) == v for k, v in wanted.items()))
+
+    def end(self, sig=signal.SIGINT):
+        self.process.send_signal(sig)
+        code = self.process.wait(30)
+        return code, self.process.stderr.read().decode()
+
+
+@pytest.fixture
+def hosts(root):
+    both = []
+    config = ""
+    for name in ("bot1", "bot2"):
+        (root / name).mkdir()
+        s = Sshd(root / name)
+        both.append(s)
+        config += (s.dir / "config").read_text().replace("Host testhost", f"Host {name}")
+    write(root / "ssh_config", config)
+    yield dict(zip(("bot1", "bot2"), both))
+    for s in both:
+        s.stop()
+
+
+@pytest.fixture
+def project(root, hosts):
+    inlay = Inlay(root, {"INLAY_SSH": f"ssh -F {root}/ssh_config"})
+    where = root / "project"
+    write(where / "inlay.yaml", PROJECT)
+    write(where / "web/a.txt", "one\n")
+    write(where / "web/b.js", "js\n")
+    write(where / "nav/server.py", SERVER)
+    write(where / "nav/config", "first\n")
+    write(where / "nav/signalled", "x\n")
+    inlay.where = where
+    yield inlay
+    inlay("down", cwd=where, code=None)
+
+
+def home(hosts, name):
+    return hosts[name].home
+
+
+def nav_log(project, host):
+    return project("logs", f"{host}:ws/nav", "nav").out
+
+
+def test_components_to_all_hosts(project, hosts):
+    r = project("sync", "--json", cwd=project.where)
+    assert {(e["host"], e["component"]) for e in r.rows} == {
+        (h, c) for h in ("bot1", "bot2") for c in ("nav", "web")}
+    for h in hosts:
+        assert tree(home(hosts, h) / "ws/web") == tree(project.where / "web")
+    assert len(project("sync", "--host", "bot2", "web", "--json", cwd=project.where).rows) == 1
+    assert "no component 'webb'" in project("sync", "webb", cwd=project.where, code=1).err
+    # One host is gone: the other is served, and the exit code says so.
+    hosts["bot1"].stop()
+    write(project.where / "web/a.txt", "two\n")
+    r = project("sync", "web", cwd=project.where, code=3)
+    assert "bot1 web: cannot connect" in r.err and "bot2 web: generation 2" in r.out
+    assert tree(home(hosts, "bot2") / "ws/web") == tree(project.where / "web")
+
+
+def test_an_untrusted_project_runs_nothing(project, hosts):
+    assert "--trust" in project("up", "--once", cwd=project.where, code=4).err
+    assert "--trust" in project("build", cwd=project.where, code=4).err
+    assert not (home(hosts, "bot1") / "ws").exists()
+    project("up", "--once", "--trust", cwd=project.where)
+    project("up", "--once", cwd=project.where)
+
+
+def test_up_builds_runs_and_reloads(project, hosts):
+    up = Up(project, project.where, "--trust")
+    up.wait(event="ready")
+    for h in hosts:
+        up.wait(event="up", host=h, component="nav")
+        up.wait(event="up", host=h, component="web")
+        # web needs nav.
+        order = [e["component"] for e in up.events if e["event"] == "up" and e["host"] == h]
+        assert order == ["nav", "web"]
+        assert up.text(host=h, component="web", step="build") == "built one\n"
+        assert up.text(host=h, component="nav", step="after") == "after 0 1\n"
+        until(lambda: "nav first blue" in nav_log(project, h))
+
+    def edit(path, text):
+        mark = len(up.events)
+        write(project.where / path, text)
+        return mark
+
+    # What a build reads, what it does not read, what a rule names.
+    mark = edit("web/a.txt", "two\n")
+    for h in hosts:
+        up.wait(since=mark, event="hook-end", host=h, component="web", step="build", ok=True)
+        until(lambda: up.text(since=mark, host=h, component="web") == "built two\n")
+    mark = edit("web/b.js", "other\n")
+    for h in hosts:
+        up.wait(since=mark, event="hook-end", host=h, component="web", step="reload 1", ok=True)
+        until(lambda: up.text(since=mark, host=h) ==
+                  'changed: b.js\n{"path":"b.js","change":"modified","type":"file"}\n')
+        assert not [e for e in up.events[mark:] if e.get("step") == "build"]
+    mark = edit("nav/config", "second\n")
+    for h in hosts:
+        up.wait(since=mark, event="hook-end", host=h, component="nav", step="reload 1", ok=True)
+        until(lambda: "nav second blue" in nav_log(project, h))
+    mark = edit("nav/signalled", "now\n")
+    for h in hosts:
+        up.wait(since=mark, event="hook-end", host=h, component="nav", step="reload 2", ok=True)
+        until(lambda: "hup now" in nav_log(project, h))
+    assert not [e for e in up.events[mark:] if e.get("step") == "reload 1"]
+
+    # Ctrl-C leaves mounts and programs; the next one finds both and builds nothing.
+    code, err = up.end()
+    assert code == 0, err
+    for h in hosts:
+        assert (home(hosts, h) / "ws/nav/config").read_text() == "second\n"
+        before = project("ps", "--json", f"{h}:ws/nav").rows[0]
+        assert before["state"] == "running"
+    r = project("up", "--once", "--json", cwd=project.where)
+    assert not [e for e in r.rows if e.get("step") == "build"]
+    assert project("ps", "--json", f"{h}:ws/nav").rows[0]["pid"] == before["pid"]
+
+    project("down", cwd=project.where)
+    for h in hosts:
+        assert not os.path.ismount(home(hosts, h) / "ws/nav")
+        assert project("ps", "--json", f"{h}:ws/nav").rows[0]["state"] == "stopped"
+    project("down", "--purge", cwd=project.where)
+    assert project("log", "bot1:ws/nav", code=1)
+
+
+def failing(project, build):
+    where = project.where
+    write(where / "inlay.yaml", f"""\
+version: 1
+hosts: [bot1]
+components:
+  web:
+    source: web
+    target: ws/web
+    build: {build}
+  late: {{source: nav, target: ws/late, needs: web, build: echo never}}
+""")
+    return where
+
+
+def test_a_build_that_fails_is_tried_with_the_next_change(project, hosts):
+    where = failing(project, "test -e good")
+    up = Up(project, where, "--trust")
+    up.wait(event="hook-end", step="build", ok=False, exit=1)
+    up.wait(event="failed", component="late")
+    assert not up.text(component="late")
+    write(where / "web/good", "")
+    up.wait(event="up", component="web")
+    up.wait(event="up", component="late")
+    assert up.text(component="late") == "never\n"
+    assert up.end()[0] == 0
+
+
+def test_a_hook_that_hangs_is_ended(project, hosts):
+    where = failing(project, "{run: 'trap \"\" TERM; sleep 1000 & wait; sleep 1000', timeout: 300ms}")
+    r = project("up", "--once", "--trust", "--json", cwd=where, code=1)
+    end, = [e for e in r.rows if e["event"] == "hook-end"]
+    assert end["timed_out"] and not end["ok"]
+    assert subprocess.run(["pgrep", "-f", "^sleep 1000$"]).returncode == 1
+
+
+def test_a_hook_ends_with_its_client(project, hosts):
+    where = failing(project, "'echo here; exec sleep 1001'")
+    up = Up(project, where, "--trust")
+    up.wait(event="hook-output", component="web")
+    up.end()
+    until(lambda: subprocess.run(["pgrep", "-f", "^sleep 1001$"]).returncode == 1)
+
+
+def test_a_hook_that_floods_is_bounded(project, hosts):
+    where = failing(project, "'head -c 20000000 /dev/zero | tr \"\\\\0\" x; echo; echo end'")
+    r = project("up", "--once", "--trust", "--json", "web", cwd=where)
+    assert sum(len(e["text"]) for e in r.rows if e["event"] == "hook-output") == 4 << 20
+
+
+def test_a_missing_command_is_named(project, hosts):
+    where = failing(project, "[no-such-command]")
+    r = project("up", "--once", "--trust", "--json", "web", cwd=where, code=1)
+    assert any("no-such-command" in e.get("text", "") for e in r.rows if e["event"] == "failed")
+
+
+def test_build_now(project, hosts):
+    project("sync", cwd=project.where)
+    r = project("build", "--trust", "web", "--host", "bot2", cwd=project.where)
+    assert "bot2 web | built one" in r.out and "bot1" not in r.out
+    assert "bot2 web | built one" in project("build", "web", "--host", "bot2", cwd=project.where).out
+    write(project.where / "inlay.yaml", PROJECT.replace("built $(cat *.txt)", "x; exit 3"))
+    r = project("build", "web", cwd=project.where, code=1)
+    assert "build failed with 3" in r.out
+
+
+def test_a_host_that_is_gone_delays_no_other(project, hosts):
+    hosts["bot1"].stop()
+    r = project("up", "--once", "--trust", "--json", cwd=project.where, code=3)
+    assert {e["host"] for e in r.rows if e["event"] == "up"} == {"bot2"}
+    assert any(e["event"] == "state" and e["host"] == "bot1" for e in r.rows)
