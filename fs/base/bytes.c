@@ -12,6 +12,18 @@ static void cursor_fail(struct inlay_cursor *c)
 	c->left = 0;
 }
 
+char *inlay_dup(const void *bytes, size_t len)
+{
+	char *copy = malloc(len + 1);
+
+	if (copy) {
+		if (len)
+			memcpy(copy, bytes, len);
+		copy[len] = 0;
+	}
+	return copy;
+}
+
 const uint8_t *inlay_cursor_bytes(struct inlay_cursor *c, size_t len)
 {
 	if (c->failed || len > c->left) {

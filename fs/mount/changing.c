@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "inlay/bytes.h"
 #include "mount/changing.h"
 
 #include <errno.h>
@@ -72,7 +73,7 @@ int changing_image(struct changing *c, uint32_t slot, struct upper_node *ret,
 	} else if (S_ISREG(n->mode)) {
 		ret->from = UPPER_OBJECT;
 	} else if (S_ISLNK(n->mode)) {
-		ret->target = strndup(table_target(v->table, slot), n->target_len);
+		ret->target = inlay_dup(table_target(v->table, slot), n->target_len);
 		if (!ret->target)
 			return inlay_error_set(err, -ENOMEM, "out of memory");
 		free(c->targets[1]);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "inlay/bytes.h"
 #include "mount/listed.h"
 
 #include <errno.h>
@@ -69,7 +70,7 @@ void listed_dir_unref(struct listed_dir *dir)
 static bool set_name(struct listed *e, struct listed_name *n, struct listed_dir *dir,
 		     uint64_t number, const char *name, size_t len)
 {
-	n->name = strndup(name, len);
+	n->name = inlay_dup(name, len);
 	if (!n->name)
 		return false;
 	n->len = (uint8_t)len;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "inlay/bytes.h"
 #include "mount/view_private.h"
 
 /* One side of a change. */
@@ -171,7 +172,7 @@ int settle_name(struct change *c, uint32_t dent, const struct inlay_entry *befor
 		s->names = more;
 		s->cap = cap;
 	}
-	char *name = strndup(e->name, e->name_len);
+	char *name = inlay_dup(e->name, e->name_len);
 	if (!name)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	s->names[s->count++] = (struct changed){.dir = c->dir,

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "inlay/bytes.h"
 #include "inlay/digest.h"
 #include "inlay/run.h"
 #include "inlay/text.h"
@@ -62,7 +63,7 @@ static char *get_string(struct inlay_cursor *c)
 		c->failed = true;
 		return NULL;
 	}
-	return strndup((const char *)p, len);
+	return inlay_dup((const char *)p, len);
 }
 
 static int get_strings(struct inlay_cursor *c, char ***ret, struct inlay_error *err)

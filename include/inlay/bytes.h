@@ -56,6 +56,10 @@ static inline void inlay_put_le64(void *p, uint64_t v)
 	memcpy(p, &v, sizeof v);
 }
 
+/* A copy of the bytes with a NUL behind, for free(); NULL when memory is out. Unlike strndup's, they need not end
+ * with one, nor be without. */
+char *inlay_dup(const void *bytes, size_t len);
+
 /* ---- reading ---- */
 
 struct inlay_cursor {

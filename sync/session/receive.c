@@ -2,6 +2,7 @@
 /* Objects that arrive go into the store as they come: what arrived whole stays, whatever happens next. */
 #include <errno.h>
 
+#include "inlay/bytes.h"
 #include "session/serve.h"
 
 static int blob_begin(void *ctx, uint64_t size, struct inlay_error *err)
@@ -204,7 +205,7 @@ static int inherit(struct serve *s, struct inlay_dir *dir, struct objects_op *op
 	e->subdirs = was.subdirs;
 	op->below_known = true;
 	if (S_ISLNK(e->mode)) {
-		*ret_copy = strndup(was.target, was.target_len);
+		*ret_copy = inlay_dup(was.target, was.target_len);
 		if (!*ret_copy)
 			return inlay_error_set(err, -ENOMEM, "out of memory");
 		e->target = *ret_copy;

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "inlay/bytes.h"
 #include "inlay/ignore.h"
 #include "inlay/io.h"
 #include "inlay/run.h"
@@ -180,7 +181,7 @@ static int no_match(void *ctx, const char *path, size_t len, const struct inlay_
 /* Positive: something that matters has changed. */
 static int concerns(struct hook *k, struct message_text patterns, struct inlay_error *err)
 {
-	auto_free char *text = strndup(patterns.bytes, patterns.len);
+	auto_free char *text = inlay_dup(patterns.bytes, patterns.len);
 	auto_free const char **lines = calloc(PATTERNS_MAX, sizeof *lines);
 	auto_of(inlay_ignore_unref) struct inlay_ignore *rules = NULL;
 	char *save = NULL;

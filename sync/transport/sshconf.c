@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "inlay/bytes.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "transport/children.h"
@@ -133,7 +134,7 @@ int sshconf_parse(const char *text, size_t len, struct sshconf *ret, struct inla
 
 	if (len > SSHCONF_BYTES_MAX || memchr(text, 0, len))
 		return inlay_error_set(err, -EPROTO, "'ssh -G' gave an answer that is no text");
-	c.text = strndup(text, len);
+	c.text = inlay_dup(text, len);
 	if (!c.text)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	for (char *line = strtok_r(c.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
