@@ -149,6 +149,8 @@ static int send_wanted(struct session *p, const struct frame *f, struct inlay_er
 	if (r == 0)
 		r = inlay_tree_reach(p->source->trees, &p->goal.tree, sort_out, NULL, &w, err);
 	p->sender.known = &nothing;
+	if (r == 0)
+		r = sender_whole(&p->sender, 0, err);
 	for (size_t i = 0; r == 0 && i < wanted.count; i++) {
 		const struct inlay_digest *id = &wanted.members[i];
 		if (!inlay_idset_has(&w.trees, id) && !sender_has(&p->sender, id))
@@ -188,6 +190,7 @@ static int hear_nak(struct session *p, const struct frame *f, struct inlay_error
 {
 	const struct inlay_idset *sent = &p->sender.out.ended;
 	struct message_nak m;
+	bool news = false;
 	int r = message_decode_nak(f->payload, f->len, &m, err);
 
 	if (r == 0 && (p->commits != 1 || !p->sending || m.taken > sent->count || m.count == 0))
@@ -200,7 +203,11 @@ static int hear_nak(struct session *p, const struct frame *f, struct inlay_error
 		struct inlay_digest lost = {0};
 		memcpy(lost.b, m.prefixes + 8 * i, 8);
 		r = inlay_idset_add(&p->lost, &lost, err);
+		news |= r == 0;
 	}
+	/* Each one costs it a basis, so this ends. */
+	if (r >= 0 && !news)
+		r = inlay_error_set(err, -EPROTO, "a NAK that tells nothing new");
 	if (r >= 0)
 		r = sender_restart(&p->sender, err);
 	if (r < 0)

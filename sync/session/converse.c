@@ -128,6 +128,9 @@ static int make_plan(struct session *p, enum plan_flags flags, struct inlay_erro
 		p->known = p->plan.gone;
 		p->plan.gone = (struct inlay_idset){0};
 	}
+	r = p->given ? recent_apply(&p->recent, &p->plan, err) : 0;
+	if (r < 0)
+		return r;
 	plan_match_renamed(&p->plan);
 	return check_deletes(p, err);
 }

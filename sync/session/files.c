@@ -21,7 +21,7 @@
 enum {
 	SMALL_BYTES = 256 << 10, /* old and new content of a file in a shared frame */
 	SHARED_BYTES = 8 << 20,  /* of all of them: what both ends hold in memory for it */
-	PATCH_MIN = 32 << 10,    /* below it the question costs more than the answer saves */
+	PATCH_MIN = 4 << 10,     /* below it the question costs more than the answer saves */
 	QUICK_BYTES = 512 << 10, /* up to here the best level costs a few milliseconds */
 	SMALL_LEVEL = 6,
 	QUICK_LEVEL = 9,
@@ -254,7 +254,7 @@ static int send_large(struct files *fs, size_t i, struct inlay_error *err)
 /* A signature for each of some files, then what differs. */
 static int send_patches(struct files *fs, size_t *at, struct inlay_error *err)
 {
-	enum { AT_ONCE = 64 }; /* so many signatures are in memory */
+	enum { AT_ONCE = 256 }; /* so many signatures are in memory */
 	const struct plan *plan = &fs->p->plan;
 	struct inlay_buf signatures[AT_ONCE] = {0};
 	const struct plan_file *files[AT_ONCE];

@@ -237,5 +237,6 @@ void session_close(struct session *s)
 {
 	session_hang_up(s, false);
 	plan_fini(&s->plan);
+	recent_fini(&s->recent);
 	inlay_buf_fini(&s->moved_path);
 }

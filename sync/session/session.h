@@ -19,6 +19,7 @@
 
 #include "session/plan.h"
 #include "session/push.h"
+#include "session/recent.h"
 #include "session/sender.h"
 
 struct session {
@@ -51,6 +52,7 @@ struct session {
 	struct inlay_idset known; /* on the target */
 	struct inlay_idset lost;  /* bases that it refused: eight bytes of their ids, then zeros */
 	struct plan plan;
+	struct recent recent; /* kept sessions only */
 	struct push_progress progress;
 	struct inlay_buf moved_path; /* SESSION_LATER: the file that is another by now */
 	unsigned commits;            /* sent and not yet answered */

@@ -231,11 +231,33 @@ def replay(b):
                          capture_output=True, text=True, check=True).stdout.split()[::-1]
     index = b.root / "index2"
     b.begin(lambda src: checkout(b.a.repo, ids[0], src, index))
-    row = f"{len(ids) - 1} commits, one sync each"
+    row = f"{len(ids) - 1} commits, one after the other"
     for i, commit in enumerate(ids[1:]):
         checkout(b.a.repo, commit, b.src, index)
         b.measure(row, i, add=True)
     b.check()
+    live(b, ids, row)
+
+
+def live(b, ids, row):
+    """The same through a session that is kept. As with any watcher the clock starts when the change is complete; what
+    was sent by then counts as bytes."""
+    src, index, dst = b.root / "live", b.root / "index3", b.sshd.home / "live"
+    (b.root / "third").mkdir()
+    src.mkdir()
+    inlay = Inlay(b.root / "third", {"INLAY_SSH": b.sshd.ssh})
+    checkout(b.a.repo, ids[0], src, index)
+    inlay("watch", "-d", "--no-gitignore", src, f"testhost:{dst}")
+    inlay("flush", src)
+    took, before = 0, b.proxy.bytes
+    for commit in ids[1:]:
+        checkout(b.a.repo, commit, src, index)
+        took += timed(lambda: inlay("flush", src))
+        assert subprocess.run(["diff", "-rq", "--no-dereference", src, dst]).returncode == 0
+    time.sleep(0.1)
+    b.seconds.add(row, "inlay watch", took)
+    b.bytes.add(row, "inlay watch", b.proxy.bytes - before)
+    inlay("watch", "--stop", src)
 
 
 def main():

@@ -116,7 +116,7 @@ def test_the_sender_lost_the_old_content(inlay, src, synced, loss):
     write(src / "large.bin", edited(noise(MIB), 500_000))
     r = inlay.sync(src, synced)
     # a damaged one is found only when it is read; then it goes whole
-    assert sent(r) == ({"whole": 2} if loss == "damaged" else {"whole": 1, "patch": 1})
+    assert sent(r) == ({"whole": 2} if loss == "damaged" else {"patch": 2})
     assert tree(synced) == tree(src)
     if loss != "damaged":
         assert r["codecs"]["patch"]["wire_bytes"] < 8000
@@ -184,17 +184,20 @@ def test_the_target_lost_the_old_content(counted, sshd, src, how):
     assert tree(sshd.home / "dst") == tree(src)
 
 
-def test_the_target_lost_the_old_content_of_a_patch(counted, sshd, src):
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_target_lost_the_old_content_of_a_patch(counted, sshd, src, kept):
+    """Of one that is made without asking, and of one that it is asked a signature for."""
     inlay = counted
-    inlay.env["INLAY_BASIS_SIZE"] = "0"
-    write(src / "f", noise(100_000))
+    if not kept:
+        inlay.env["INLAY_BASIS_SIZE"] = "0"
+    write(src / "f", noise(MIB))
     inlay.sync(src, "testhost:dst")
     damage(next((sshd.home / ".local/state/inlay/host/store").glob("loose/*/*")))
-    write(src / "f", edited(noise(100_000), 50_000))
+    write(src / "f", edited(noise(MIB), 500_000))
     before = inlay.connections()
     r = inlay.sync(src, "testhost:dst")
     assert inlay.connections() == before + 1
-    assert sent(r) == {"whole": 1}
+    assert sent(r) == ({"delta": 1, "whole": 1} if kept else {"whole": 1})
     assert tree(sshd.home / "dst") == tree(src)
 
 
