@@ -550,6 +550,37 @@ static int find_moves(struct settle *s, struct inlay_error *err)
 
 /* ---- what an earlier switch left in the list ---- */
 
+/* One of its names changes again: what is left to be raised is that one went and that the other came. */
+static void split_move(struct settle *s, struct listed *e)
+{
+	struct view *v = s->v;
+	struct listed_queue *queue = e->queue == &v->listed.waiting ? e->queue : &v->listed.names;
+	uint32_t d1 = table_slot(v->table, e->at.dir), d2 = table_slot(v->table, e->to.dir);
+	uint32_t over = e->to.was.number ? table_slot(v->table, e->to.was.number) : 0;
+	struct listed *went =
+		listed_new(v, LISTED_GONE, e->at.path, e->at.dir, e->at.name, e->at.len);
+	struct listed *came = listed_new(v, e->to.old ? LISTED_REPLACED : LISTED_NEW, e->to.path,
+					 e->to.dir, e->to.name, e->to.len);
+
+	/* Not its node: that one lives on under the new name. */
+	if (went)
+		listed_set_was(v, &went->at, 0, &e->at.was);
+	if (came && e->to.old)
+		listed_set_was(v, &came->at, over, &e->to.was);
+	if (came)
+		came->mode = e->mode;
+	if (d1)
+		(void)!settle_note(s, VIEW_NOTE_NAME, d1, e->at.name, e->at.len, NULL);
+	if (d2)
+		(void)!settle_note(s, VIEW_NOTE_NAME, d2, e->to.name, e->to.len, NULL);
+	listed_drop(v, e);
+	if (went)
+		listed_add(v, went, queue);
+	if (came)
+		listed_add(v, came, queue);
+	s->notes->listed += 2;
+}
+
 /*
  * A name changes again before its events were raised: its entry becomes what lies between what watchers
  * heard of last and what is there now. True when that is all that has to be listed.
@@ -560,19 +591,13 @@ static bool merge_again(struct settle *s, const struct changed *n)
 	struct listed_name *name =
 		n->path ? listed_find(v, table_number(v->table, n->dir), n->name, n->len) : NULL;
 
+	if (name && name->entry->kind == LISTED_MOVED) {
+		split_move(s, name->entry);
+		name = listed_find(v, table_number(v->table, n->dir), n->name, n->len);
+	}
 	if (!name)
 		return false;
 	struct listed *e = name->entry;
-	if (e->kind == LISTED_MOVED) {
-		/* Both names are told to the kernel; watchers hear of what happens to them now. */
-		uint32_t d1 = table_slot(v->table, e->at.dir), d2 = table_slot(v->table, e->to.dir);
-		if (d1)
-			(void)!settle_note(s, VIEW_NOTE_NAME, d1, e->at.name, e->at.len, NULL);
-		if (d2)
-			(void)!settle_note(s, VIEW_NOTE_NAME, d2, e->to.name, e->to.len, NULL);
-		listed_drop(v, e);
-		return false;
-	}
 	e->seq = v->listed.seq;
 	s->notes->listed++;
 	s->notes->unnoted++;

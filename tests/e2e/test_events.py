@@ -7,6 +7,7 @@ the same events must come in the same order. What differs on purpose is said whe
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import stat
@@ -16,7 +17,7 @@ import threading
 
 import pytest
 
-from conftest import BUILD, pids_with, until, write
+from conftest import BUILD, pids_with, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -380,6 +381,77 @@ def test_moved_directory_under_readers(inlay, root, src, watch):
     assert status(dst)["events missed"] == "0"
     moved = [e for _, e, _, _ in w.read() if e in ("MOVED_FROM", "MOVED_TO")]
     assert len(moved) >= 60
+
+
+@pytest.mark.parametrize("known", ["already watched", "watched just now"])
+def test_events_tell_what_is_there(inlay, root, src, watch, known):
+    """Random changes, faster than their events: who starts with the listing and believes the events ends with the listing,
+    and was told of each file that has other content."""
+    dst = root / "dst"
+    rnd = random.Random(known)
+    dirs = [src / f"d{i}" for i in range(3)]
+    for d in dirs:
+        write(d / "keep", "k")
+        for i in range(8):
+            write(d / f"f{i}", f"{d.name} {i}\n")
+    sync(inlay, src, dst)
+    w = Inotify()
+    believed = {}
+    if known == "already watched":
+        w.add_below(dst)
+        write(src / "d0/keep", "known")
+        sync(inlay, src, dst)
+        w.read()
+        w.seen.clear()
+    else:
+        w.add_below(dst)
+    for d in dirs:
+        for name in os.listdir(dst / d.name):
+            believed[d.name, name] = os.lstat(dst / d.name / name).st_ino
+    number = 0
+    for _ in range(60):
+        for _ in range(rnd.randrange(1, 5)):
+            number += 1
+            d, name = rnd.choice(dirs), f"f{rnd.randrange(10)}"
+            path = d / name
+            kind = rnd.randrange(4)
+            if os.path.lexists(path) and kind == 0:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            elif os.path.lexists(path) and kind == 1:
+                to = rnd.choice(dirs) / f"f{rnd.randrange(10)}"
+                if not os.path.lexists(to):
+                    os.rename(path, to)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            elif rnd.randrange(6) == 0:
+                path.unlink(missing_ok=True)
+                path.mkdir()
+                write(path / "inside", f"{number}")
+            else:
+                write(path, f"{number}\n")
+        inlay.sync(src, dst)
+        assert tree(dst, times=False) == tree(src, times=False)
+    until(lambda: status(dst)["events waiting"] == "0", what="the replay")
+    names, touched = set(believed), set()
+    for path, event, _, _ in w.read():
+        at = os.path.relpath(path, dst).split("/")
+        if len(at) != 2 or at[1] == ".":
+            continue
+        at = tuple(at)
+        if event in ("CREATE", "MOVED_TO"):
+            assert at not in names or event == "MOVED_TO", (at, event)
+            names.add(at)
+        elif event in ("DELETE", "MOVED_FROM"):
+            assert at in names, (at, event)
+            names.remove(at)
+        touched.add(at)
+    there = {(d.name, name) for d in dirs for name in os.listdir(dst / d.name)}
+    assert names == there
+    for at, ino in believed.items():
+        if at in there and os.lstat(dst / at[0] / at[1]).st_ino != ino:
+            assert at in touched
+    assert status(dst)["events missed"] == "0"
+    w.close()
 
 
 def helper_pid(dst):
