@@ -99,15 +99,17 @@ int replay_say_text(struct replay *p, enum helper_verb verb, const char *text)
 int replay_say_open(struct replay *p)
 {
 	uint8_t bytes[HELPER_TOKEN_HEX / 2];
+	char token[HELPER_TOKEN_HEX];
 
 	if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
 		return -EIO;
+	for (size_t i = 0; i < sizeof bytes; i++)
+		(void)snprintf(token + 2 * i, 3, "%02x", bytes[i]);
 	{
 		scope_lock(&p->greeting);
-		for (size_t i = 0; i < sizeof bytes; i++)
-			(void)snprintf(p->token + 2 * i, 3, "%02x", bytes[i]);
+		memcpy(p->token, token, sizeof token);
 	}
-	return replay_say_text(p, HELPER_OPEN, p->token);
+	return replay_say_text(p, HELPER_OPEN, token);
 }
 
 /* Waits for the end of what was said. *ret_fd: what came along. */

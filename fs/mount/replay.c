@@ -500,8 +500,14 @@ void replay_shown(struct replay *p, const struct view_notes *notes, uint64_t num
 void replay_get_stats(struct replay *p, struct replay_stats *ret)
 {
 	struct view *v = p->worker->view;
+	struct replay_stats *now = &p->worker->replay_stats;
 
-	*ret = p->worker->replay_stats;
+	*ret = (struct replay_stats){.raised = __atomic_load_n(&now->raised, __ATOMIC_RELAXED),
+				     .missed = __atomic_load_n(&now->missed, __ATOMIC_RELAXED),
+				     .watched = __atomic_load_n(&now->watched, __ATOMIC_RELAXED),
+				     .looks = __atomic_load_n(&now->looks, __ATOMIC_RELAXED),
+				     .look_ns = __atomic_load_n(&now->look_ns, __ATOMIC_RELAXED),
+				     .replayed = __atomic_load_n(&now->replayed, __ATOMIC_RELAXED)};
 	scope_rdlock(&v->lock);
 	ret->waiting = v->listed.count;
 	ret->missed += v->listed.skipped;

@@ -385,7 +385,7 @@ def test_moved_directory_under_readers(inlay, root, src, watch):
 
 @pytest.mark.parametrize("known", ["already watched", "watched just now"])
 def test_events_tell_what_is_there(inlay, root, src, watch, known):
-    """Random changes, faster than their events: who starts with the listing and believes the events ends with the listing,
+    """Random changes, with a helper that is held up for some of them, so that names change again before their events: who starts with the listing and believes the events ends with the listing,
     and was told of each file that has other content."""
     dst = root / "dst"
     rnd = random.Random(known)
@@ -409,7 +409,13 @@ def test_events_tell_what_is_there(inlay, root, src, watch, known):
         for name in os.listdir(dst / d.name):
             believed[d.name, name] = os.lstat(dst / d.name / name).st_ino
     number = 0
-    for _ in range(60):
+    held = None
+    for turn in range(60):
+        if turn % 6 == 1 and (held := helper_pid(dst)):
+            os.kill(held, signal.SIGSTOP)
+        if turn % 6 == 5 and held:
+            os.kill(held, signal.SIGCONT)
+            held = None
         for _ in range(rnd.randrange(1, 5)):
             number += 1
             d, name = rnd.choice(dirs), f"f{rnd.randrange(10)}"
@@ -431,6 +437,8 @@ def test_events_tell_what_is_there(inlay, root, src, watch, known):
                 write(path, f"{number}\n")
         inlay.sync(src, dst)
         assert tree(dst, times=False) == tree(src, times=False)
+    if held:
+        os.kill(held, signal.SIGCONT)
     until(lambda: status(dst)["events waiting"] == "0", what="the replay")
     names, touched = set(believed), set()
     for path, event, _, _ in w.read():
