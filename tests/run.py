@@ -17,7 +17,7 @@ counts = {"passed": 0, "failed": 0, "skipped": 0}
 started = time.monotonic()
 
 SANITIZERS = {
-    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:strict_string_checks=1",
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1",
 }

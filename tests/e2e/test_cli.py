@@ -16,7 +16,7 @@ from conftest import INLAY, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
-COMMANDS = re.findall(r"^  (\w+) ", subprocess.run([INLAY, "--help"], capture_output=True, text=True,
+COMMANDS = re.findall(r"^  ([\w-]+) ", subprocess.run([INLAY, "--help"], capture_output=True, text=True,
                                                    check=True).stdout, re.M)
 
 
