@@ -12,6 +12,7 @@
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
+#include "mount/seeking.h"
 #include "mount/worker.h"
 #include "upper/upper.h"
 
@@ -196,6 +197,8 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 	int r = open_parts(&w, options, err);
 	if (r == 0)
 		r = open_session(&w, err);
+	if (r == 0)
+		r = seeking_start(&w, err);
 	if (r == 0)
 		r = replay_start(&w.replay, &w, options->mount_point, err);
 	if (r == 0)

@@ -24,6 +24,7 @@ struct worker {
 	struct inlay_store *store;
 	struct inlay_trees *trees; /* for the control directory */
 	struct upper *upper;
+	struct seeking *seeking;
 	struct view *view;
 	struct control *control;
 	struct fuse_session *session;

@@ -14,6 +14,7 @@
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "mount/ops.h"
+#include "mount/seeking.h"
 #include "upper/upper.h"
 
 enum { COPY_PIECE = 1 << 20 };
@@ -323,51 +324,46 @@ static off_t seek_object(const struct view_content *content, off_t off, int when
 	return whence == SEEK_DATA ? off : (off_t)content->size;
 }
 
-/*
- * Bytes that were written through a mapping may still be in the kernel's cache, which does not send them before it
- * asks: a hole is believed in only where the file cannot be without one. The descriptor's position is
- * of no use to anybody.
- */
-static off_t seek_file(int fd, off_t off, int whence)
+/* A data file that has no hole for sure is as an object; *ret_sparse: it may have some. */
+static int look_for_holes(struct worker *w, struct view_content *content, bool *ret_sparse)
 {
-	struct view_content all = {0};
+	struct fdref ref;
 	struct stat st;
+	int r = upper_file(w->upper, content->file, false, &ref, NULL);
 
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	all.size = (uint64_t)st.st_size;
-	if (st.st_blocks * 512 >= st.st_size)
-		return seek_object(&all, off, whence);
-	off_t at = lseek(fd, off, whence);
-	return at < 0 ? -errno : at;
+	if (r < 0)
+		return r;
+	if (fstat(ref.fd, &st) < 0)
+		r = -errno;
+	fdcache_release(&w->upper->fds, &ref);
+	if (r < 0)
+		return r;
+	content->size = (uint64_t)st.st_size;
+	*ret_sparse = st.st_blocks * 512 < st.st_size;
+	return 0;
 }
 
 void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_of_req(req);
 	struct view_content content;
-	struct fdref ref;
-	off_t at = 0;
+	bool sparse = false;
 
 	(void)fi;
 	int r = control_owns(ino) ? -EINVAL : view_content(w->view, ino, &content, NULL);
 	if (r == 0 && whence != SEEK_DATA && whence != SEEK_HOLE)
 		r = -EINVAL;
-	if (r == 0 && content.has_file) {
-		r = upper_file(w->upper, content.file, false, &ref, NULL);
-		if (r == 0) {
-			at = seek_file(ref.fd, off, whence);
-			r = at < 0 ? (int)at : 0;
-			fdcache_release(&w->upper->fds, &ref);
-		}
-	} else if (r == 0) {
-		if (content.own)
-			content.size = 0;
-		at = seek_object(&content, off, whence);
-		r = at < 0 ? (int)at : 0;
+	if (r == 0 && content.own)
+		content.size = 0;
+	if (r == 0 && content.has_file)
+		r = look_for_holes(w, &content, &sparse);
+	if (r == 0 && sparse) {
+		seeking_ask(w->seeking, req, ino, content.file, off, whence);
+		return;
 	}
-	if (r < 0)
-		worker_reply_error(req, r);
+	off_t at = r < 0 ? r : seek_object(&content, off, whence);
+	if (at < 0)
+		worker_reply_error(req, (int)at);
 	else
 		(void)fuse_reply_lseek(req, at);
 }
