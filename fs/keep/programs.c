@@ -223,7 +223,7 @@ static bool runs_already(int dirfd, const void *bytes, size_t len)
 }
 
 int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t len, bool keep,
-			struct inlay_error *err)
+			bool *ret_kept, struct inlay_error *err)
 {
 	__attribute__((cleanup(inlay_cleanup_inlay_run_spec_fini))) struct inlay_run_spec spec = {
 		0};
@@ -234,7 +234,8 @@ int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t le
 		return r;
 	scope_lock(&ws->programs);
 	r = open_program(ws, spec.name, true, &dirfd, err);
-	if (r == 0 && keep && runs_already(dirfd, bytes, len))
+	*ret_kept = r == 0 && keep && runs_already(dirfd, bytes, len);
+	if (*ret_kept)
 		return 0;
 	if (r == 0)
 		r = stop_supervisor(dirfd, err);

@@ -153,9 +153,10 @@ int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_e
 /* ---- programs (run.h) ---- */
 
 /* Runs what an encoded spec says, in place of a program of the same name; from then on also after a
- * reboot. keep: one that runs and was started from the same spec goes on. -EBADMSG: not a spec. */
+ * reboot. keep: one that runs and was started from the same spec goes on; *ret_kept tells. -EBADMSG: not a
+ * spec. */
 int inlay_workspace_run(struct inlay_workspace *ws, const void *spec, size_t len, bool keep,
-			struct inlay_error *err) inlay_must_check;
+			bool *ret_kept, struct inlay_error *err) inlay_must_check;
 
 enum inlay_program_verb {
 	INLAY_PROGRAM_STOP = 1, /* in order; it stays stopped, also after a reboot */

@@ -94,6 +94,7 @@ static int ask(struct site *p, const struct message_request *m,
 struct step {
 	struct site *p;
 	const char *name;
+	uint8_t remember; /* enum message_hook_flags */
 	bool began, skipped, ok;
 };
 
@@ -169,7 +170,8 @@ static int do_step(struct step *s, struct message_order *order, uint64_t from, u
 		   struct inlay_error *err)
 {
 	auto_buf struct inlay_buf body = {0};
-	struct message_request m = {.verb = MESSAGE_VERB_HOOK, .args = {from, to}};
+	struct message_request m = {
+		.verb = MESSAGE_VERB_HOOK, .flags = s->remember, .args = {from, to}};
 
 	message_encode_order(&body, order);
 	int r = too_long(&body, err);
@@ -217,7 +219,16 @@ static int run_hook(struct site *p, const char *step, const struct config_hook *
 
 /* ---- the rounds ---- */
 
-static int run_program(struct site *p, struct inlay_error *err)
+static int kept_row(void *ctx, const struct frame *f, struct inlay_error *err)
+{
+	if (f->len != 1)
+		return inlay_error_set(err, -EPROTO, "a bad answer to RUN");
+	*(bool *)ctx = f->payload[0];
+	return 0;
+}
+
+/* *ret_kept: it ran already, in just this way, so what changed since was not told to it yet. */
+static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 {
 	const struct config_program *c = &p->component->run;
 	auto_buf struct inlay_buf spec = {0};
@@ -238,23 +249,22 @@ static int run_program(struct site *p, struct inlay_error *err)
 	int r = too_long(&spec, err);
 	struct message_request m = {
 		.verb = MESSAGE_VERB_RUN, .flags = 1, .body = {(const char *)spec.data, spec.len}};
-	return r < 0 ? r : ask(p, &m, NULL, NULL, err);
+	return r < 0 ? r : ask(p, &m, kept_row, ret_kept, err);
 }
 
-static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, bool *ret_done,
-		      struct inlay_error *err)
+static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint8_t remember,
+		      bool *ret_done, struct inlay_error *err)
 {
 	const struct config_reload *rule =
 		(const struct config_reload *)p->component->reload.items + i;
 	auto_buf struct inlay_buf lines = {0};
 	char step[32], name[INLAY_RUN_NAME_MAX + 1];
-	struct step s = {.p = p, .name = step};
+	struct step s = {.p = p, .name = step, .remember = remember};
 	int number = 0, r;
 
 	(void)snprintf(step, sizeof step, "reload %zu", i + 1);
+	(void)snprintf(name, sizeof name, "%.30s.reload%zu", p->component->head.name, i + 1);
 	if (rule->run.count) {
-		(void)snprintf(name, sizeof name, "%.30s.reload%zu", p->component->head.name,
-			       i + 1);
 		r = run_command(&s, &rule->run, NULL,
 				rule->timeout_ns ? rule->timeout_ns : reload_timeout_ns,
 				&rule->match, name, from, to, err);
@@ -262,7 +272,8 @@ static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, bool
 		join(&rule->match, &lines);
 		struct message_order order = {.action = rule->signal ? MESSAGE_ACTION_SIGNAL
 								     : MESSAGE_ACTION_RESTART,
-					      .name = message_text_of(p->component->head.name),
+					      .name = message_text_of(name),
+					      .program = message_text_of(p->component->head.name),
 					      .patterns = {(const char *)lines.data, lines.len}};
 		r = rule->signal ? inlay_run_parse_signal(rule->signal, &number, err) : 0;
 		order.signal = (uint8_t)number;
@@ -275,12 +286,17 @@ static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, bool
 
 static int first_round(struct site *p, uint64_t to, struct inlay_error *err)
 {
-	bool done = false;
+	bool done = false, kept = !p->component->run.head.at;
 	int r = run_hook(p, "build", &p->component->build, MESSAGE_HOOK_SINCE_SUCCESS, to, &done,
 			 err);
 
 	if (r == 0)
-		r = run_program(p, err);
+		r = run_program(p, &kept, err);
+	/* A program that was just started has seen everything. */
+	for (size_t i = 0; r == 0 && i < p->component->reload.count; i++)
+		r = apply_rule(p, i, MESSAGE_HOOK_SINCE_SUCCESS, to,
+			       kept ? MESSAGE_HOOK_REMEMBER_FIRST : MESSAGE_HOOK_REMEMBER, &done,
+			       err);
 	if (r == 0)
 		r = run_hook(p, "after", &p->component->after, 0, to, &done, err);
 	return r;
@@ -293,7 +309,7 @@ static int later_round(struct site *p, uint64_t from, uint64_t to, struct inlay_
 			 err);
 
 	for (size_t i = 0; r == 0 && i < p->component->reload.count; i++)
-		r = apply_rule(p, i, from, to, &done, err);
+		r = apply_rule(p, i, from, to, 0, &done, err);
 	if (r == 0 && done)
 		r = run_hook(p, "after", &p->component->after, from, to, &done, err);
 	return r;

@@ -42,7 +42,7 @@ struct span {
 
 struct hook {
 	struct serve *s;
-	char name[INLAY_RUN_NAME_MAX + 1];
+	char name[INLAY_RUN_NAME_MAX + 1], program[INLAY_RUN_NAME_MAX + 1];
 	struct inlay_run_spec spec;
 	int dirfd; /* scratch: ws/<id>/hooks */
 	char nul_path[INLAY_HOST_PATH_MAX + 256], json_path[INLAY_HOST_PATH_MAX + 256];
@@ -511,11 +511,17 @@ static int prepare(struct hook *k, const struct message_request *m, struct messa
 
 	if (r == 0 && !inlay_run_name_valid(ret->name.bytes, ret->name.len))
 		r = inlay_error_set(err, -EINVAL, "that is no name of a hook");
+	if (r == 0 && ret->action != MESSAGE_ACTION_RUN &&
+	    !inlay_run_name_valid(ret->program.bytes, ret->program.len))
+		r = inlay_error_set(err, -EINVAL, "that is no name of a program");
+	if (r == 0 && ret->program.len > INLAY_RUN_NAME_MAX)
+		r = inlay_error_set(err, -E2BIG, "the name of a program is too long");
 	if (r == 0)
 		r = inlay_workspace_scratch(k->s->ws, &k->dirfd, path, sizeof path, err);
 	if (r < 0)
 		return r;
 	memcpy(k->name, ret->name.bytes, ret->name.len);
+	memcpy(k->program, ret->program.bytes, ret->program.len);
 	/* Several sessions may run hooks of one name at a time: the address of this one tells them apart. */
 	(void)snprintf(k->base, sizeof k->base, "%s-%llx-%llu", k->name,
 		       (unsigned long long)(uintptr_t)k->s,
@@ -551,10 +557,10 @@ static int carry_out(struct hook *k, const struct message_order *order,
 	k->started_ns = inlay_monotonic_ns();
 	switch (order->action) {
 	case MESSAGE_ACTION_RESTART:
-		return inlay_workspace_program(k->s->ws, k->name, INLAY_PROGRAM_RESTART, 0, &status,
-					       err);
+		return inlay_workspace_program(k->s->ws, k->program, INLAY_PROGRAM_RESTART, 0,
+					       &status, err);
 	case MESSAGE_ACTION_SIGNAL:
-		return inlay_workspace_program(k->s->ws, k->name, INLAY_PROGRAM_SIGNAL,
+		return inlay_workspace_program(k->s->ws, k->program, INLAY_PROGRAM_SIGNAL,
 					       order->signal, &status, err);
 	default:
 		return run_hook(k, order, m->args[0], m->args[1], ret_status, err);
@@ -567,17 +573,24 @@ static int answer(struct hook *k, const struct message_request *m, struct inlay_
 	int status = 0;
 	int r = prepare(k, m, &order, err);
 
-	if (r == 0)
+	struct inlay_digest mark;
+	bool remember = m->flags & MESSAGE_HOOK_REMEMBER ||
+			(m->flags & MESSAGE_HOOK_REMEMBER_FIRST && r == 0 && !read_mark(k, &mark));
+	if (r == 0 && !remember)
 		r = concerns(k, order.patterns, err);
-	if (r == 0)
+	if (r == 0) {
+		/* From here on is as good, and gc may take the old tree. */
+		if (remember || m->args[0] == MESSAGE_HOOK_SINCE_SUCCESS)
+			write_mark(k);
 		return send_kind(k, &(struct message_hook){.kind = MESSAGE_HOOK_SKIPPED}, err);
+	}
 	if (r == INLAY_TREES_STOP)
 		r = send_kind(k, &(struct message_hook){.kind = MESSAGE_HOOK_BEGIN}, err);
 	if (r == 0)
 		r = carry_out(k, &order, m, &status, err);
 	if (r < 0 || k->gone)
 		return r;
-	if (order.action == MESSAGE_ACTION_RUN && status == 0)
+	if (status == 0)
 		write_mark(k);
 	struct message_hook end = {.kind = MESSAGE_HOOK_END,
 				   .status = status,

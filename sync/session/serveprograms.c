@@ -32,7 +32,14 @@ int serve_program_list(struct serve *s, struct inlay_error *err)
 
 int serve_program_run(struct serve *s, const struct message_request *m, struct inlay_error *err)
 {
-	return inlay_workspace_run(s->ws, m->body.bytes, m->body.len, m->flags & 1, err);
+	struct inlay_buf b = {0};
+	bool kept;
+	int r = inlay_workspace_run(s->ws, m->body.bytes, m->body.len, m->flags & 1, &kept, err);
+
+	if (r < 0)
+		return r;
+	inlay_buf_u8(&b, kept);
+	return serve_row(s, &b, err);
 }
 
 static int copy_name(struct message_text t, char ret[static INLAY_RUN_NAME_MAX + 1],

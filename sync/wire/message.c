@@ -512,6 +512,7 @@ void message_encode_order(struct inlay_buf *b, const struct message_order *m)
 {
 	inlay_buf_u8(b, m->action);
 	put_text(b, m->name);
+	put_text(b, m->program);
 	put_text(b, m->spec);
 	inlay_buf_u8(b, m->signal);
 	put_text(b, m->patterns);
@@ -525,6 +526,7 @@ int message_decode_order(const void *payload, size_t len, struct message_order *
 
 	m.action = inlay_cursor_u8(&c);
 	m.name = get_text(&c);
+	m.program = get_text(&c);
 	m.spec = get_text(&c);
 	m.signal = inlay_cursor_u8(&c);
 	m.patterns = get_text(&c);

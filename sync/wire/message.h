@@ -132,7 +132,8 @@ enum message_verb {
 	/* body: ids. rows, in their order: librsync's signature of each object: a byte (1: it goes on in the next
 	 * row, 0: its end, 2: there is no such object), then bytes of it */
 	MESSAGE_VERB_SIGNATURES,
-	/* body: an encoded spec (inlay/run.h); starts it. flag 1: unless it runs already, from this spec */
+	/* body: an encoded spec (inlay/run.h); starts it. flag 1: unless it runs already, from this spec; row: a
+	 * byte, 1 = it did */
 	MESSAGE_VERB_RUN,
 	MESSAGE_VERB_PROGRAM,  /* args: enum inlay_program_verb, signal; body: name; row: program */
 	MESSAGE_VERB_PROGRAMS, /* rows: struct message_program */
@@ -142,7 +143,7 @@ enum message_verb {
 	/* args: the client's clock (CLOCK_REALTIME, ns), 1 = put right what can be; rows: struct message_check */
 	MESSAGE_VERB_DOCTOR,
 	/* What is done behind a change set. args: the generation before it (0 = none, MESSAGE_HOOK_SINCE_SUCCESS
-	 * = what this hook ended well with last) and the one that is shown; body: struct message_order; rows: struct
+	 * = what this hook ended well with last) and the one that is shown; flags: enum message_hook_flags; body: struct message_order; rows: struct
 	 * message_hook */
 	MESSAGE_VERB_HOOK,
 };
@@ -158,6 +159,11 @@ enum message_mount {
 	MESSAGE_MOUNT_BITS = 127,
 };
 #define MESSAGE_HOOK_SINCE_SUCCESS UINT64_MAX
+
+enum message_hook_flags {
+	MESSAGE_HOOK_REMEMBER = 1 << 0, /* nothing is done: the state only counts as dealt with */
+	MESSAGE_HOOK_REMEMBER_FIRST = 1 << 1, /* likewise, when nothing is remembered yet */
+};
 
 struct message_request {
 	uint8_t verb;
@@ -216,13 +222,14 @@ struct message_log {
 
 enum message_action {
 	MESSAGE_ACTION_RUN = 1,     /* a command, once; the order's spec */
-	MESSAGE_ACTION_RESTART = 2, /* the program of the order's name */
+	MESSAGE_ACTION_RESTART = 2, /* the order's program */
 	MESSAGE_ACTION_SIGNAL = 3,  /* likewise */
 };
 
 struct message_order {
-	uint8_t action;           /* enum message_action */
-	struct message_text name; /* of the hook (RUN), or of the program */
+	uint8_t action;              /* enum message_action */
+	struct message_text name;    /* of the hook: what is remembered goes by it */
+	struct message_text program; /* RESTART, SIGNAL */
 	struct message_text
 		spec; /* RUN: encoded (inlay/run.h); its stop_timeout is the time it has, 0 = any */
 	uint8_t signal; /* SIGNAL */
