@@ -143,8 +143,8 @@ enum message_verb {
 	/* args: the client's clock (CLOCK_REALTIME, ns), 1 = put right what can be; rows: struct message_check */
 	MESSAGE_VERB_DOCTOR,
 	/* What is done behind a change set. args: the generation before it (0 = none, MESSAGE_HOOK_SINCE_SUCCESS
-	 * = what this hook ended well with last) and the one that is shown; flags: enum message_hook_flags; body: struct message_order; rows: struct
-	 * message_hook */
+	 * = what this hook ended well with last) and the one that is shown; flags: enum message_hook_flags;
+	 * body: struct message_order; rows: struct message_hook */
 	MESSAGE_VERB_HOOK,
 };
 
