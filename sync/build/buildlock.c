@@ -138,8 +138,11 @@ static int take_base(void *ctx, const char *image, size_t off, size_t len, struc
 	inlay_buf_add(&b->text, s->recipe->text.data + s->copied, off - s->copied);
 	s->copied = off + len;
 	if (strstr(image, "@sha256:")) {
-		inlay_buf_printf(&b->lines, "base %s\n", image);
-		inlay_buf_add(&b->text, image, strlen(image));
+		size_t n = strlen(image);
+		inlay_buf_printf(&b->lines, "base ");
+		inlay_buf_add(&b->lines, image, n);
+		inlay_buf_u8(&b->lines, '\n');
+		inlay_buf_add(&b->text, image, n);
 		return 0;
 	}
 	int r = resolve(s, image, digest, err);
