@@ -7,6 +7,7 @@
  *     mount   one for each mount: answers the kernel                          mount/worker.c
  *     supervise  one for each program of a workspace                          run/supervise.c
  *     replay  one for each mount that is watched: raises events               mount/helper.c
+ *     redirect   makes a directory of a mount lead to plain storage           keep/redirect.c
  *
  * fs/ is state at rest:
  *     base/     errors, bytes, files, text         object/  digests and sets of them
@@ -30,6 +31,7 @@
 #include "inlay/run.h"
 #include "inlay/session.h"
 #include "inlay/text.h"
+#include "inlay/written.h"
 
 enum {
 	MOUNT_FUSE_FD = 3, /* as the keeper gives them */
@@ -247,6 +249,20 @@ static int selfcheck(const char *hex)
 	return inlay_digest_equal(&want, &got) ? INLAY_EXIT_OK : INLAY_EXIT_FAILURE;
 }
 
+/* Started by the keeper: it never goes through a mount itself. */
+static int redirect(char *const argv[])
+{
+	struct inlay_error err = {0};
+
+	for (int i = 0; i < 3; i++)
+		if (!argv[i])
+			return INLAY_EXIT_USAGE;
+	int r = inlay_redirect(argv[0], argv[1], argv[2], &err);
+	if (r < 0)
+		(void)fprintf(stderr, "%s\n", err.text);
+	return r < 0 ? INLAY_EXIT_FAILURE : INLAY_EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
 	struct args a = {0};
@@ -271,6 +287,8 @@ int main(int argc, char **argv)
 		r = serve_mount(&a);
 	else if (r == 0 && strcmp(verb, "exec") == 0)
 		r = enter(&a, argv + 1 + optind);
+	else if (r == 0 && strcmp(verb, "redirect") == 0)
+		r = redirect(argv + 1 + optind);
 	else if (r == 0 && strcmp(verb, "supervise") == 0)
 		r = supervise(&a);
 	else if (r == 0 && strcmp(verb, "replay") == 0)

@@ -40,6 +40,8 @@ static const struct command commands[] = {
 	{"build", cmd_build, "build a project's components on their hosts"},
 	{"init", cmd_init, "write an inlay.yaml"},
 	{"config", cmd_config, "check or show what inlay.yaml says"},
+	{"reset", cmd_reset, "drop what was written on a target, see what was synced"},
+	{"pull", cmd_pull, "bring what was written on a target to this machine"},
 	{"fsck", cmd_fsck, "read and check a host's store"},
 	{"gc", cmd_gc, "free what no generation needs"},
 	{"check-ignore", cmd_check_ignore, "which paths are left out, and by which rule"},

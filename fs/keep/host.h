@@ -44,11 +44,12 @@ struct inlay_workspace {
 	uint64_t lease;  /* of the session that holds the lock, 0 = none */
 	bool taken_over; /* that session shall end */
 	struct inlay_idset damaged;
-	int fuse_fd;           /* -1 = not mounted */
-	struct link *link;     /* to the worker; NULL = none */
-	bool link_ended;       /* the main thread shall look after it */
-	int64_t last_start_ns; /* monotonic; of the worker */
-	unsigned quick_deaths; /* workers in a row that died soon after their start */
+	struct inlay_buf redirects; /* paths, a NUL behind each; changed with both locks held */
+	int fuse_fd;                /* -1 = not mounted */
+	struct link *link;          /* to the worker; NULL = none */
+	bool link_ended;            /* the main thread shall look after it */
+	int64_t last_start_ns;      /* monotonic; of the worker */
+	unsigned quick_deaths;      /* workers in a row that died soon after their start */
 };
 
 struct inlay_host {

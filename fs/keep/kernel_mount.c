@@ -59,22 +59,39 @@ static bool parse_line(char *line, char **ret_point, char **ret_type)
 	return true;
 }
 
-bool kernel_mount_there(const char *path)
+/* The type of what is mounted exactly there, the topmost; NULL when nothing is. The caller frees it. */
+static char *mounted_type(const char *path)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point, *type;
+	char *line = NULL, *point, *type, *found = NULL;
 	size_t cap = 0;
-	bool ours = false;
 
 	if (!f)
-		return false;
+		return NULL;
 	/* Later lines lie above earlier ones. */
-	while (getline(&line, &cap, f) > 0)
-		if (parse_line(line, &point, &type) && strcmp(point, path) == 0)
-			ours = strcmp(type, KERNEL_MOUNT_TYPE) == 0;
+	while (getline(&line, &cap, f) > 0) {
+		if (!parse_line(line, &point, &type) || strcmp(point, path) != 0)
+			continue;
+		free(found);
+		found = strdup(type);
+	}
 	free(line);
 	(void)fclose(f);
-	return ours;
+	return found;
+}
+
+bool kernel_mount_there(const char *path)
+{
+	auto_free char *type = mounted_type(path);
+
+	return type && strcmp(type, KERNEL_MOUNT_TYPE) == 0;
+}
+
+bool kernel_mount_any(const char *path)
+{
+	auto_free char *type = mounted_type(path);
+
+	return type;
 }
 
 int kernel_mount_each(void (*fn)(void *ctx, const char *path), void *ctx, struct inlay_error *err)

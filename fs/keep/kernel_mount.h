@@ -26,6 +26,8 @@ int kernel_umount(const char *path, bool lazy, struct inlay_error *err) inlay_mu
 
 /* True when the topmost mount on the path is one of ours, dead or alive. */
 bool kernel_mount_there(const char *path);
+/* True when anything is mounted exactly there. */
+bool kernel_mount_any(const char *path);
 
 /* Each mount of inlay's, of whatever state directory. */
 int kernel_mount_each(void (*fn)(void *ctx, const char *path), void *ctx, struct inlay_error *err)

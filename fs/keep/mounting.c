@@ -16,6 +16,7 @@
 #include "inlay/io.h"
 #include "keep/host.h"
 #include "keep/kernel_mount.h"
+#include "keep/written.h"
 
 enum {
 	WORKER_FUSE_FD = 3, /* in the worker */
@@ -257,6 +258,7 @@ int workspace_start_mount(struct inlay_workspace *ws, struct inlay_error *err)
 		mounted(ws, everybody);
 		host_log(ws->host, "%s: mounted, generation %llu, worker %d", ws->state.path,
 			 (unsigned long long)ws->state.live.number, ws->state.worker_pid);
+		workspace_apply_redirects(ws);
 		return 0;
 	}
 	not_mounted(ws, &cause);
@@ -283,12 +285,15 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err)
 	r = link_tell(ws->link, &durable, err);
 	if (r < 0)
 		return r;
-	scope_lock(&ws->lock);
-	if (hello.gen.number > ws->state.live.number) {
-		ws->state.live = hello.gen;
-		workspace_want_durable(ws);
+	{
+		scope_lock(&ws->lock);
+		if (hello.gen.number > ws->state.live.number) {
+			ws->state.live = hello.gen;
+			workspace_want_durable(ws);
+		}
 	}
 	ws->state.replayed = ws->state.live.number;
+	workspace_apply_redirects(ws);
 	host_log(ws->host, "%s: taken over from worker %d, generation %llu", ws->state.path,
 		 hello.pid, (unsigned long long)hello.gen.number);
 	return 0;
@@ -303,8 +308,11 @@ int workspace_show(struct inlay_workspace *ws, const struct inlay_generation *ge
 	if (!ws->link)
 		return 0;
 	int r = ask_show(ws, gen, &cause);
-	if (r == 0)
+	if (r == 0) {
+		/* A generation without the directory took its bind away. */
+		workspace_apply_redirects(ws);
 		return 0;
+	}
 	host_log(ws->host, "%s: %s; the worker is replaced", ws->state.path, cause.text);
 	kill_worker(ws);
 	drop_link(ws);
@@ -430,7 +438,12 @@ int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_e
 	/* The replay works in the mount, which then is in use. */
 	if (!lazy)
 		(void)workspace_wait_replayed(ws, ws->state.live.number, replay_wait_ns);
-	r = kernel_umount(ws->state.path, lazy, err);
+	r = workspace_drop_redirects(ws, lazy, err);
+	if (r == 0) {
+		r = kernel_umount(ws->state.path, lazy, err);
+		if (r < 0)
+			workspace_apply_redirects(ws);
+	}
 	if (r < 0) {
 		scope_lock(&ws->lock);
 		ws->state.mount_wanted = true;

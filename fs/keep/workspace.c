@@ -11,6 +11,7 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "keep/host.h"
+#include "keep/written.h"
 
 #define WORKSPACE_FILE  "workspace"
 #define WORKSPACE_MAGIC "iWSP"
@@ -24,6 +25,8 @@ enum {
 	SAVED_XATTRS = 1 << 3,
 	SAVED_OWNERS = 1 << 4,
 	SAVED_BITS = 31,
+	WORKSPACE_FILE_MAX =
+		2 * INLAY_HOST_PATH_MAX + INLAY_REDIRECTS_MAX * (INLAY_REDIRECT_PATH_MAX + 1),
 };
 
 struct inlay_store *inlay_host_store(struct inlay_host *host)
@@ -55,6 +58,8 @@ int workspace_save(struct inlay_workspace *ws, struct inlay_error *err)
 	inlay_buf_u8(&b, WORKSPACE_VERSION);
 	inlay_buf_u8(&b, saved_flags(ws));
 	inlay_buf_string(&b, ws->state.path, strlen(ws->state.path));
+	inlay_buf_string(&b, ws->redirects.data ? ws->redirects.data : (const uint8_t *)"",
+			 ws->redirects.len);
 	inlay_buf_u64(&b, inlay_xxh3(b.data, b.len));
 	int r = inlay_buf_check(&b, err);
 	if (r == 0)
@@ -76,6 +81,7 @@ static int parse_description(struct inlay_workspace *ws, const struct inlay_buf 
 				       "it was written by a newer inlay (version %u, known: %d)",
 				       version, WORKSPACE_VERSION);
 	const uint8_t *path = inlay_cursor_string(&c, INLAY_HOST_PATH_MAX - 1, &len);
+	workspace_decode_redirects(ws, &c);
 	uint64_t sum = inlay_cursor_u64(&c);
 	if (!inlay_cursor_done(&c) || memcmp(magic, WORKSPACE_MAGIC, 4) != 0 || len == 0 ||
 	    (flags & ~SAVED_BITS) ||
@@ -101,6 +107,7 @@ static void free_workspace(struct inlay_workspace *ws)
 	inlay_cleanup_close(&ws->fuse_fd);
 	inlay_cleanup_close(&ws->dir_fd);
 	inlay_idset_fini(&ws->damaged);
+	inlay_buf_fini(&ws->redirects);
 	(void)pthread_cond_destroy(&ws->unowned);
 	(void)pthread_cond_destroy(&ws->raised);
 	(void)pthread_mutex_destroy(&ws->lock);
@@ -181,7 +188,7 @@ static int load_workspace(struct inlay_host *host, const char *id, struct inlay_
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	int r = open_workspace_dir(ws, err);
 	if (r == 0)
-		r = inlay_read_file(ws->dir_fd, WORKSPACE_FILE, 2 * INLAY_HOST_PATH_MAX, &b, err);
+		r = inlay_read_file(ws->dir_fd, WORKSPACE_FILE, WORKSPACE_FILE_MAX, &b, err);
 	if (r == INLAY_IO_MISSING)
 		return 0; /* it was being made when the keeper ended */
 	if (r == 0)

@@ -113,6 +113,8 @@ int cmd_down(int argc, char **argv);
 int cmd_build(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_init(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

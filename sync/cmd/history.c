@@ -6,6 +6,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/print.h"
+#include "cmd/upper.h"
 #include "inlay/cleanup.h"
 #include "inlay/text.h"
 
@@ -15,10 +16,13 @@ static const char log_help[] = "usage: inlay log [options] DST\n"
 			       "\n" COMMON_HELP;
 
 static const char diff_help[] = "usage: inlay diff [options] DST [A [B]]\n"
+				"       inlay diff [options] --upper DST\n"
 				"\n"
 				"What differs between two generations of DST: A and B, or A and "
 				"the newest, or the last two.\n"
-				"\n" COMMON_HELP;
+				"\n"
+				"      --upper            what was written on DST, over what was "
+				"synced\n" COMMON_HELP;
 
 static const char rollback_help[] = "usage: inlay rollback [options] DST [GENERATION]\n"
 				    "\n"
@@ -26,23 +30,31 @@ static const char rollback_help[] = "usage: inlay rollback [options] DST [GENERA
 				    "the one before), as a new generation.\n"
 				    "\n" COMMON_HELP;
 
+enum { OPT_UPPER = OPT_FIRST_OWN };
+
 static const struct option table[] = {COMMON_OPTIONS, {0}};
+static const struct option diff_table[] = {
+	COMMON_OPTIONS, {"upper", no_argument, NULL, OPT_UPPER}, {0}};
 
 struct options {
 	struct common common;
 	const char *dst;
 	uint64_t numbers[2];
+	bool upper;
 };
 
 /* Parses DST and up to `max` generation numbers. 0 = go on; otherwise *ret_code is the exit code. */
-static int parse(struct options *o, int argc, char **argv, int max, const char *help, int *ret_code)
+static int parse(struct options *o, int argc, char **argv, const struct option *options, int max,
+		 const char *help, int *ret_code)
 {
 	struct inlay_error err = {0};
 	int c;
 
 	*ret_code = INLAY_EXIT_USAGE;
-	while ((c = getopt_long(argc, argv, COMMON_SHORT, table, NULL)) >= 0) {
-		if (!common_take(&o->common, c)) {
+	while ((c = getopt_long(argc, argv, COMMON_SHORT, options, NULL)) >= 0) {
+		if (c == OPT_UPPER)
+			o->upper = true;
+		else if (!common_take(&o->common, c)) {
 			(void)common_usage(argv[0], "bad options");
 			return 1;
 		}
@@ -133,7 +145,7 @@ int cmd_log(int argc, char **argv)
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, 0, log_help, &code) == 0)
+	if (parse(&o, argc, argv, table, 0, log_help, &code) == 0)
 		code = ask(&o, &request, 0, log_row);
 	common_fini(&o.common);
 	return code;
@@ -178,15 +190,21 @@ static int diff_row(void *ctx, const struct frame *f, struct inlay_error *err)
 	return 0;
 }
 
+static int upper_row(void *ctx, const struct frame *f, struct inlay_error *err)
+{
+	return upper_diff_row(&((struct options *)ctx)->common, f, err);
+}
+
 int cmd_diff(int argc, char **argv)
 {
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, 2, diff_help, &code) == 0) {
-		struct message_request request = {.verb = MESSAGE_VERB_DIFF,
+	if (parse(&o, argc, argv, diff_table, 2, diff_help, &code) == 0) {
+		struct message_request request = {.verb = o.upper ? MESSAGE_VERB_UPPER
+								  : MESSAGE_VERB_DIFF,
 						  .args = {o.numbers[0], o.numbers[1]}};
-		code = ask(&o, &request, 0, diff_row);
+		code = ask(&o, &request, 0, o.upper ? upper_row : diff_row);
 	}
 	common_fini(&o.common);
 	return code;
@@ -229,7 +247,7 @@ int cmd_rollback(int argc, char **argv)
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, 1, rollback_help, &code) == 0) {
+	if (parse(&o, argc, argv, table, 1, rollback_help, &code) == 0) {
 		struct message_request request = {.verb = MESSAGE_VERB_ROLLBACK,
 						  .args = {o.numbers[0]}};
 		code = ask(&o, &request, MESSAGE_OPEN_WRITE, rollback_row);

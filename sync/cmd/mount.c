@@ -5,8 +5,8 @@
 
 #include "cmd/cmd.h"
 #include "cmd/print.h"
+#include "cmd/setup.h"
 #include "inlay/cleanup.h"
-#include "inlay/mount.h"
 
 static const char mount_help[] =
 	"usage: inlay mount [options] DST\n"
@@ -15,13 +15,8 @@ static const char mount_help[] =
 	"crash.\n"
 	"Harmless when it is mounted.\n"
 	"\n"
-	"      --upper POLICY     what is written there and what is synced at the same path:\n"
-	"                         keep (what was written stays), source-wins, read-only\n"
-	"      --xattrs on|off    extended attributes (off)\n"
-	"      --owners POLICY    whose synced files are: squash (yours), keep (as they say)\n"
-	"                         These are remembered. In use it cannot be mounted anew (exit "
-	"1).\n"
-	"      --boot, --no-boot  register it for the next boot, or do not\n" COMMON_HELP;
+	"      --boot, --no-boot  register it for the next boot, or do not\n" SETUP_HELP
+		COMMON_HELP;
 
 static const char umount_help[] =
 	"usage: inlay umount [options] DST\n"
@@ -31,11 +26,12 @@ static const char umount_help[] =
 	"  -l, --lazy             also when it is in use: it goes when the last user "
 	"does\n" COMMON_HELP;
 
-enum { OPT_BOOT = OPT_FIRST_OWN, OPT_NO_BOOT, OPT_UPPER, OPT_XATTRS, OPT_OWNERS };
+enum { OPT_BOOT = OPT_FIRST_OWN, OPT_NO_BOOT };
 
 struct options {
 	struct common common;
 	bool lazy, boot;
+	struct setup setup;
 };
 
 static int ask(struct options *o, const char *dst, const struct message_request *request,
@@ -48,7 +44,8 @@ static int ask(struct options *o, const char *dst, const struct message_request 
 	if (r == 0)
 		r = target_parse(dst, &t, &err);
 	if (r == 0) {
-		struct message_open open = {.path = message_text_of(t.path)};
+		struct message_open open = {.path = message_text_of(t.path),
+					    .config = *setup_finish(&o->setup)};
 		r = common_ask(&o->common, &t, &open, request, NULL, NULL, &err);
 	}
 	int code = r < 0 ? common_fail(&o->common, &err) : INLAY_EXIT_OK;
@@ -61,46 +58,16 @@ static int ask(struct options *o, const char *dst, const struct message_request 
 	return code;
 }
 
-/* An option that says how to mount, and has a value that it can have. */
-static bool take_policy(int option, uint64_t *how)
-{
-	static const struct {
-		int option;
-		const char *value;
-		uint64_t bits;
-	} known[] = {
-		{OPT_UPPER, "keep", MESSAGE_MOUNT_UPPER | INLAY_UPPER_KEEP},
-		{OPT_UPPER, "source-wins",
-		 MESSAGE_MOUNT_UPPER | INLAY_UPPER_SOURCE_WINS << MESSAGE_MOUNT_UPPER_SHIFT},
-		{OPT_UPPER, "read-only",
-		 MESSAGE_MOUNT_UPPER | INLAY_UPPER_READ_ONLY << MESSAGE_MOUNT_UPPER_SHIFT},
-		{OPT_XATTRS, "off", MESSAGE_MOUNT_XATTRS},
-		{OPT_XATTRS, "on", MESSAGE_MOUNT_XATTRS | MESSAGE_MOUNT_XATTRS_ON},
-		{OPT_OWNERS, "squash", MESSAGE_MOUNT_OWNERS},
-		{OPT_OWNERS, "keep", MESSAGE_MOUNT_OWNERS | MESSAGE_MOUNT_OWNERS_KEEP},
-	};
-
-	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-		if (known[i].option == option && strcmp(known[i].value, optarg) == 0) {
-			*how |= known[i].bits;
-			return true;
-		}
-	}
-	return false;
-}
-
 int cmd_mount(int argc, char **argv)
 {
 	static const struct option table[] = {COMMON_OPTIONS,
+					      SETUP_OPTIONS,
 					      {"boot", no_argument, NULL, OPT_BOOT},
 					      {"no-boot", no_argument, NULL, OPT_NO_BOOT},
-					      {"upper", required_argument, NULL, OPT_UPPER},
-					      {"xattrs", required_argument, NULL, OPT_XATTRS},
-					      {"owners", required_argument, NULL, OPT_OWNERS},
 					      {0}};
 	struct options o = {0};
 	bool own_state = getenv("INLAY_STATE"), no_boot = false;
-	uint64_t how = 0;
+	const char *why = NULL;
 	int c;
 
 	while ((c = getopt_long(argc, argv, COMMON_SHORT, table, NULL)) >= 0) {
@@ -109,7 +76,10 @@ int cmd_mount(int argc, char **argv)
 			o.boot = true;
 		else if (c == OPT_NO_BOOT)
 			no_boot = true;
-		else if (!take_policy(c, &how) && !common_take(&o.common, c))
+		else if (setup_take(&o.setup, c, optarg, &why)) {
+			if (why)
+				return common_usage("mount", why);
+		} else if (!common_take(&o.common, c))
 			return common_usage("mount", "bad options");
 	}
 	if (o.common.help) {
@@ -119,9 +89,10 @@ int cmd_mount(int argc, char **argv)
 	if (argc - optind != 1)
 		return common_usage("mount", "DST is needed");
 	bool boot = o.boot || (!own_state && !no_boot);
-	struct message_request request = {
-		.verb = MESSAGE_VERB_MOUNT, .flags = boot ? MESSAGE_OPEN_BOOT : 0, .args = {how}};
+	struct message_request request = {.verb = MESSAGE_VERB_MOUNT,
+					  .flags = boot ? MESSAGE_OPEN_BOOT : 0};
 	int code = ask(&o, argv[optind], &request, "mounted");
+	setup_fini(&o.setup);
 	common_fini(&o.common);
 	return code;
 }

@@ -6,6 +6,7 @@
 #include "cmd/cmd.h"
 #include "cmd/livestatus.h"
 #include "cmd/print.h"
+#include "cmd/setup.h"
 #include "inlay/cleanup.h"
 #include "inlay/text.h"
 #include "session/source.h"
@@ -42,6 +43,26 @@ static void put_text(struct inlay_buf *b, const char *label, struct message_text
 	inlay_buf_u8(b, '\n');
 }
 
+/* What was written there, and how the workspace treats it. */
+static void put_written(struct inlay_buf *b, const struct message_status *m)
+{
+	struct message_text paths = m->shadowed_paths, redirects = m->config.redirects;
+
+	inlay_buf_printf(b, "  %-11s %s", "upper", setup_upper_word(&m->config));
+	if (m->mounted) {
+		inlay_buf_printf(b, ", ");
+		inlay_text_count(b, m->upper_entries);
+		inlay_buf_printf(b, " entries, ");
+		inlay_text_count(b, m->shadowed);
+		inlay_buf_printf(b, " of them hide%s what was synced", m->shadowed == 1 ? "s" : "");
+	}
+	inlay_buf_u8(b, '\n');
+	for (size_t at = 0; at < paths.len; at += strlen(paths.bytes + at) + 1)
+		put_text(b, at ? "" : "hidden", message_text_of(paths.bytes + at));
+	for (size_t at = 0; at < redirects.len; at += strlen(redirects.bytes + at) + 1)
+		put_text(b, at ? "" : "redirected", message_text_of(redirects.bytes + at));
+}
+
 static void print_row(const struct message_status *m)
 {
 	struct inlay_buf b = {0};
@@ -68,7 +89,8 @@ static void print_row(const struct message_status *m)
 			&b, ", worker %llu, started %llu time%s", (unsigned long long)m->worker_pid,
 			(unsigned long long)m->worker_starts, m->worker_starts == 1 ? "" : "s");
 	inlay_buf_u8(&b, '\n');
-	put_text(&b, "", m->mounted ? (struct message_text){0} : m->mount_text);
+	put_text(&b, "", m->mount_text);
+	put_written(&b, m);
 	if (m->durable_failed)
 		put_text(&b, "disk", m->durable_text);
 	if (m->damaged)
@@ -81,6 +103,16 @@ static void print_row(const struct message_status *m)
 	inlay_text_size(&b, m->store_bytes);
 	inlay_buf_u8(&b, '\n');
 	print_text(stdout, &b);
+}
+
+static json_t *names(struct message_text list)
+{
+	json_t *array = json_array();
+
+	for (size_t at = 0; at < list.len; at += strlen(list.bytes + at) + 1)
+		(void)json_array_append_new(
+			array, print_json_name(list.bytes + at, strlen(list.bytes + at)));
+	return array;
 }
 
 static void print_row_json(const char *dst, const struct message_status *m)
@@ -97,6 +129,13 @@ static void print_row_json(const char *dst, const struct message_status *m)
 			     (json_int_t)m->worker_starts, "damaged", (json_int_t)m->damaged,
 			     "store_objects", (json_int_t)m->store_objects, "store_bytes",
 			     (json_int_t)m->store_bytes));
+	(void)json_object_update_new(
+		j, json_pack("{s:s, s:b, s:s, s:o, s:I, s:I, s:o}", "upper",
+			     setup_upper_word(&m->config), "xattrs", m->config.xattrs == 2,
+			     "owner_policy", setup_owner_word(&m->config), "redirects",
+			     names(m->config.redirects), "upper_entries",
+			     (json_int_t)m->upper_entries, "shadowed", (json_int_t)m->shadowed,
+			     "shadowed_paths", names(m->shadowed_paths)));
 	if (m->mount_text.len)
 		(void)json_object_set_new(j, "mount_text",
 					  print_json_name(m->mount_text.bytes, m->mount_text.len));

@@ -11,6 +11,7 @@
 #include "cmd/print.h"
 #include "cmd/progress.h"
 #include "cmd/syncall.h"
+#include "cmd/setup.h"
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
@@ -49,7 +50,7 @@ static const char help[] =
 	"      --lock-wait D      wait that long for another sync (60s)\n"
 	"      --exit-code        end with 10 when something changed\n"
 	"      --host HOST        of a project: only this host    --file FILE  the project's "
-	"file\n" COMMON_HELP "\n"
+	"file\n" SETUP_HELP COMMON_HELP "\n"
 	"Without SRC and DST, the components of inlay.yaml are synced to all their hosts, with a "
 	"line for "
 	"each.\n"
@@ -92,10 +93,12 @@ struct options {
 	size_t host_count;
 	uint64_t bwlimit;
 	struct progress_line line;
+	struct setup setup;
 };
 
 static const struct option table[] = {
 	COMMON_OPTIONS,
+	SETUP_OPTIONS,
 	{"dry-run", no_argument, NULL, 'n'},
 	{"itemize-changes", no_argument, NULL, 'i'},
 	{"checksum", no_argument, NULL, 'c'},
@@ -129,8 +132,11 @@ static const struct option table[] = {
 
 static int take(struct options *o, int c, struct inlay_error *err)
 {
+	const char *why = NULL;
 	uint64_t n;
 
+	if (setup_take(&o->setup, c, optarg, &why))
+		return why ? inlay_error_set(err, -EINVAL, "%s", why) : 0;
 	switch (c) {
 	case 'n':
 		o->push.dry_run = true;
@@ -543,6 +549,7 @@ static int run(struct options *o, const char *src, const char *dst)
 
 	patterns_use(&o->patterns, &o->scan.ignore);
 	o->line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
+	o->push.config = setup_finish(&o->setup);
 	o->push.progress = on_progress;
 	o->push.ctx = o;
 	if (o->itemize || o->common.verbose > 0)
@@ -633,6 +640,7 @@ int cmd_sync(int argc, char **argv)
 	int code = parse_and_run(&o, argc, argv);
 
 	patterns_fini(&o.patterns);
+	setup_fini(&o.setup);
 	common_fini(&o.common);
 	return code;
 }

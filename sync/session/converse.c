@@ -150,6 +150,8 @@ static int say_open(struct session *p, const struct inlay_digest *root, struct i
 	m.origin = message_text_of(origin);
 	if (root)
 		m.root = *root;
+	if (p->o->config && !p->o->dry_run)
+		m.config = *p->o->config;
 	if (!p->o->dry_run)
 		m.flags = MESSAGE_OPEN_CREATE | MESSAGE_OPEN_WRITE |
 			  (p->o->no_mount ? 0 : MESSAGE_OPEN_MOUNT) |

@@ -38,9 +38,10 @@ struct push_options {
 	bool keep_extra; /* do not delete on the target what the source does not have */
 	bool boot;       /* register the mount for the next boot */
 	bool no_mount;
-	bool adopt;           /* take over a folder that is there and no workspace yet */
-	int level;            /* zstd; 0 = the default */
-	int64_t lock_wait_ns; /* for the target's lock */
+	bool adopt; /* take over a folder that is there and no workspace yet */
+	const struct message_config *config; /* of the workspace; NULL = as it is */
+	int level;                           /* zstd; 0 = the default */
+	int64_t lock_wait_ns;                /* for the target's lock */
 	void (*progress)(void *ctx, const struct push_progress *p); /* may be NULL; called often */
 	/* Each change, when all is done (or would be). May be NULL. */
 	void (*change)(void *ctx, const char *path, size_t len, const struct inlay_entry *before,

@@ -45,6 +45,8 @@ static int status_row(void *ctx, struct inlay_workspace *ws, struct inlay_error 
 				   .owner_since_ns = (uint64_t)st.owner_since_ns,
 				   .store_objects = usage.objects,
 				   .store_bytes = usage.pack_bytes + usage.loose_bytes};
+	auto_buf struct inlay_buf paths = {0}, redirects = {0};
+	serve_written_status(ws, &st, &m, &paths, &redirects);
 	message_encode_status(&b, &m);
 	return serve_row(s, &b, err);
 }
@@ -299,32 +301,9 @@ static int signatures(struct serve *s, struct message_text body, struct inlay_er
 
 /* ---- mount, fsck, gc ---- */
 
-static int set_policy(struct serve *s, uint64_t how, struct inlay_error *err)
+static int do_mount(struct serve *s, uint8_t flags, struct inlay_error *err)
 {
-	struct inlay_workspace_state st;
-
-	if (how & ~(uint64_t)MESSAGE_MOUNT_BITS)
-		return inlay_error_set(err, -EPROTO, "an unknown way to mount");
-	inlay_workspace_state(s->ws, &st);
-	unsigned upper = how >> MESSAGE_MOUNT_UPPER_SHIFT & MESSAGE_MOUNT_UPPER_MASK;
-	if (upper > INLAY_UPPER_READ_ONLY)
-		return inlay_error_set(err, -EPROTO, "an unknown policy for the upper");
-	if (how & MESSAGE_MOUNT_UPPER)
-		st.policy.upper = (enum inlay_upper_policy)upper;
-	if (how & MESSAGE_MOUNT_XATTRS)
-		st.policy.xattrs = how & MESSAGE_MOUNT_XATTRS_ON;
-	if (how & MESSAGE_MOUNT_OWNERS)
-		st.policy.keep_owners = how & MESSAGE_MOUNT_OWNERS_KEEP;
-	return inlay_workspace_set_policy(s->ws, &st.policy, err);
-}
-
-static int do_mount(struct serve *s, uint8_t flags, uint64_t how, struct inlay_error *err)
-{
-	int r = set_policy(s, how, err);
-
-	if (r < 0)
-		return r;
-	r = inlay_workspace_mount(s->ws, flags & MESSAGE_OPEN_BOOT ? INLAY_MOUNT_BOOT : 0, err);
+	int r = inlay_workspace_mount(s->ws, flags & MESSAGE_OPEN_BOOT ? INLAY_MOUNT_BOOT : 0, err);
 
 	if (r == INLAY_HOST_MISSING)
 		return inlay_error_set(err, -ENOENT, "nothing was synced there yet");
@@ -437,7 +416,7 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 	case MESSAGE_VERB_ROLLBACK:
 		return rollback(s, m->args[0], err);
 	case MESSAGE_VERB_MOUNT:
-		return do_mount(s, m->flags, m->args[0], err);
+		return do_mount(s, m->flags, err);
 	case MESSAGE_VERB_UMOUNT:
 		return inlay_workspace_umount(s->ws, m->args[0] == 1, err);
 	case MESSAGE_VERB_TREES:
@@ -456,6 +435,12 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return serve_program_logs(s, m, err);
 	case MESSAGE_VERB_HOOK:
 		return serve_hook(s, m, err);
+	case MESSAGE_VERB_UPPER:
+		return serve_upper(s, err);
+	case MESSAGE_VERB_RESET:
+		return serve_reset(s, m, err);
+	case MESSAGE_VERB_PULL:
+		return serve_pull(s, m, err);
 	default:
 		return inlay_error_set(err, -EOPNOTSUPP,
 				       "this host's inlay does not know request %u", m->verb);

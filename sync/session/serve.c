@@ -91,8 +91,13 @@ void serve_mount(struct serve *s)
 		return;
 	int r = inlay_workspace_mount(
 		s->ws, s->open_flags & MESSAGE_OPEN_BOOT ? INLAY_MOUNT_BOOT : 0, &why);
-	if (r < 0)
+	if (r < 0) {
 		(void)snprintf(s->mount_text, sizeof s->mount_text, "%.255s", why.text);
+		return;
+	}
+	struct inlay_workspace_state st;
+	inlay_workspace_state(s->ws, &st);
+	(void)snprintf(s->mount_text, sizeof s->mount_text, "%.255s", st.mount_text);
 }
 
 static int send_want(struct serve *s, const struct inlay_idset *ids, struct inlay_error *err)
@@ -180,6 +185,9 @@ static int hear_open(struct serve *s, const struct frame *f, struct inlay_error 
 	inlay_workspace_state(s->ws, &st);
 	s->told_durable = st.durable;
 	s->told_visible = st.live.number;
+	r = serve_configure(s, &m.config, err);
+	if (r < 0)
+		return r;
 	if (st.live.number)
 		serve_mount(s);
 	return send_opened(s, &m.root, err);

@@ -72,6 +72,19 @@ int serve_program_logs(struct serve *s, const struct message_request *m, struct 
 int serve_hook(struct serve *s, const struct message_request *m, struct inlay_error *err)
 	inlay_must_check;
 
+/* servewritten.c: what was written on the target */
+int serve_configure(struct serve *s, const struct message_config *m, struct inlay_error *err)
+	inlay_must_check;
+int serve_upper(struct serve *s, struct inlay_error *err) inlay_must_check;
+int serve_reset(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+int serve_pull(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+/* Fills in what status tells of it; the texts are in *paths and *redirects. */
+void serve_written_status(struct inlay_workspace *ws, const struct inlay_workspace_state *st,
+			  struct message_status *m, struct inlay_buf *paths,
+			  struct inlay_buf *redirects);
+
 /* Mounts the workspace when OPEN asked for it; a failure is a text, not an error. */
 void serve_mount(struct serve *s);
 

@@ -130,6 +130,26 @@ int message_decode_hello(const void *payload, size_t len, struct message_hello *
 	DECODED(c, "HELLO", m, ret, err);
 }
 
+static void put_config(struct inlay_buf *b, const struct message_config *m)
+{
+	inlay_buf_u8(b,
+		     (uint8_t)(m->upper | m->xattrs << 2 | m->owner << 4 | m->set_redirects << 6));
+	put_text(b, m->redirects);
+}
+
+static void get_config(struct inlay_cursor *c, struct message_config *ret)
+{
+	uint8_t bits = inlay_cursor_u8(c);
+
+	*ret = (struct message_config){.upper = bits & 3,
+				       .xattrs = bits >> 2 & 3,
+				       .owner = bits >> 4 & 3,
+				       .set_redirects = bits >> 6 & 1,
+				       .redirects = get_text(c)};
+	c->failed |= bits >> 7 || ret->xattrs > 2 || ret->owner > 2 ||
+		     (ret->redirects.len && ret->redirects.bytes[ret->redirects.len - 1] != 0);
+}
+
 void message_encode_open(struct inlay_buf *b, const struct message_open *m)
 {
 	inlay_buf_u8(b, m->flags);
@@ -139,6 +159,7 @@ void message_encode_open(struct inlay_buf *b, const struct message_open *m)
 	put_id(b, &m->root);
 	inlay_buf_varint(b, m->lock_wait_ms);
 	inlay_buf_u64(b, m->lease);
+	put_config(b, &m->config);
 }
 
 int message_decode_open(const void *payload, size_t len, struct message_open *ret,
@@ -154,6 +175,7 @@ int message_decode_open(const void *payload, size_t len, struct message_open *re
 	get_id(&c, &m.root);
 	m.lock_wait_ms = inlay_cursor_varint(&c);
 	m.lease = inlay_cursor_u64(&c);
+	get_config(&c, &m.config);
 	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xc0);
 	DECODED(c, "OPEN", m, ret, err);
 }
@@ -290,6 +312,10 @@ void message_encode_status(struct inlay_buf *b, const struct message_status *m)
 	inlay_buf_varint(b, m->owner_since_ns);
 	inlay_buf_varint(b, m->store_objects);
 	inlay_buf_varint(b, m->store_bytes);
+	put_config(b, &m->config);
+	inlay_buf_varint(b, m->upper_entries);
+	inlay_buf_varint(b, m->shadowed);
+	put_text(b, m->shadowed_paths);
 }
 
 static void get_origin(struct inlay_cursor *c, struct inlay_generation *g)
@@ -325,6 +351,12 @@ int message_decode_status(const void *payload, size_t len, struct message_status
 	m.owner_since_ns = inlay_cursor_varint(&c);
 	m.store_objects = inlay_cursor_varint(&c);
 	m.store_bytes = inlay_cursor_varint(&c);
+	get_config(&c, &m.config);
+	m.upper_entries = inlay_cursor_varint(&c);
+	m.shadowed = inlay_cursor_varint(&c);
+	m.shadowed_paths = get_text(&c);
+	if (!c.failed && m.shadowed_paths.len)
+		c.failed |= m.shadowed_paths.bytes[m.shadowed_paths.len - 1] != 0;
 	DECODED(c, "status", m, ret, err);
 }
 
@@ -532,6 +564,91 @@ int message_decode_order(const void *payload, size_t len, struct message_order *
 	m.patterns = get_text(&c);
 	c.failed |= m.action < MESSAGE_ACTION_RUN || m.action > MESSAGE_ACTION_SIGNAL;
 	DECODED(c, "order", m, ret, err);
+}
+
+void message_encode_upper(struct inlay_buf *b, const struct message_upper *m)
+{
+	inlay_buf_u8(b, (uint8_t)(m->kind | m->shadows << 6 | m->has_synced << 7));
+	inlay_buf_varint(b, m->mode);
+	inlay_buf_varint(b, m->size);
+	inlay_buf_u64(b, (uint64_t)m->mtime_ns);
+	if (m->has_synced)
+		put_id(b, &m->synced);
+	put_text(b, m->path);
+	put_text(b, m->target);
+}
+
+int message_decode_upper(const void *payload, size_t len, struct message_upper *ret,
+			 struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	uint8_t bits = inlay_cursor_u8(&c);
+	struct message_upper m = {
+		.kind = bits & 63, .shadows = bits & 1 << 6, .has_synced = bits & 1 << 7};
+	uint64_t mode = inlay_cursor_varint(&c);
+
+	m.mode = (uint32_t)mode;
+	m.size = inlay_cursor_varint(&c);
+	m.mtime_ns = (int64_t)inlay_cursor_u64(&c);
+	if (m.has_synced)
+		get_id(&c, &m.synced);
+	m.path = get_text(&c);
+	m.target = get_text(&c);
+	c.failed |= mode > UINT32_MAX || m.kind == 0 || m.kind > MESSAGE_UPPER_KINDS ||
+		    m.path.len == 0 || m.target.len > INLAY_LINK_MAX;
+	DECODED(c, "upper", m, ret, err);
+}
+
+void message_encode_reset(struct inlay_buf *b, const struct message_reset *m)
+{
+	inlay_buf_varint(b, m->count);
+}
+
+int message_decode_reset(const void *payload, size_t len, struct message_reset *ret,
+			 struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_reset m = {.count = inlay_cursor_varint(&c)};
+
+	DECODED(c, "reset", m, ret, err);
+}
+
+void message_encode_pulled(struct inlay_buf *b, const struct message_pulled *m)
+{
+	inlay_buf_u8(b, m->step);
+	if (m->step == MESSAGE_PULLED_BEGIN) {
+		inlay_buf_varint(b, m->index);
+		inlay_buf_varint(b, m->size);
+		inlay_buf_varint(b, m->mode);
+		inlay_buf_u64(b, (uint64_t)m->mtime_ns);
+		return;
+	}
+	if (m->step == MESSAGE_PULLED_END)
+		inlay_buf_u32(b, (uint32_t)m->code);
+	inlay_buf_string(b, m->bytes.bytes ? m->bytes.bytes : "", m->bytes.len);
+}
+
+int message_decode_pulled(const void *payload, size_t len, struct message_pulled *ret,
+			  struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_pulled m = {.step = inlay_cursor_u8(&c)};
+	uint64_t mode = 0;
+
+	if (m.step == MESSAGE_PULLED_BEGIN) {
+		m.index = inlay_cursor_varint(&c);
+		m.size = inlay_cursor_varint(&c);
+		mode = inlay_cursor_varint(&c);
+		m.mtime_ns = (int64_t)inlay_cursor_u64(&c);
+		m.mode = (uint32_t)mode;
+	} else {
+		if (m.step == MESSAGE_PULLED_END)
+			m.code = (int32_t)inlay_cursor_u32(&c);
+		m.bytes.bytes =
+			(const char *)inlay_cursor_string(&c, INLAY_FRAME_MAX, &m.bytes.len);
+	}
+	c.failed |= m.step == 0 || m.step > MESSAGE_PULLED_END || mode > UINT32_MAX || m.code > 0;
+	DECODED(c, "pulled", m, ret, err);
 }
 
 void message_encode_failed(struct inlay_buf *b, const struct message_failed *m)

@@ -73,6 +73,15 @@ enum message_open_flags {
 	MESSAGE_OPEN_ADOPT = 1 << 5, /* take over a folder that is there, as the first generation */
 };
 
+/* How the workspace is mounted; 0 in a field: as it is. */
+struct message_config {
+	uint8_t upper;  /* 1 + enum inlay_upper_policy */
+	uint8_t xattrs; /* 1 off, 2 on */
+	uint8_t owner;  /* 1 squash, 2 keep: synced entries have their own owners */
+	bool set_redirects;
+	struct message_text redirects; /* paths, a NUL behind each */
+};
+
 struct message_open {
 	uint8_t flags;
 	struct message_text path;   /* where it appears on the target */
@@ -82,6 +91,7 @@ struct message_open {
 		root; /* the tree that the client is going to commit, if it knows; zeros */
 	uint64_t lock_wait_ms;
 	uint64_t lease; /* a session with the same one (not 0) gives its lock to this one */
+	struct message_config config;
 };
 
 struct message_opened {
@@ -120,7 +130,6 @@ enum message_verb {
 	MESSAGE_VERB_LOG,        /* rows: struct message_generation */
 	MESSAGE_VERB_DIFF,       /* args: numbers a, b; rows: struct message_change */
 	MESSAGE_VERB_ROLLBACK,   /* arg: number, 0 = the one before; rows: struct message_visible */
-	/* arg: what changes in how it is mounted, enum message_mount; 0 = nothing */
 	MESSAGE_VERB_MOUNT,
 	MESSAGE_VERB_UMOUNT, /* arg: 1 = lazy */
 	MESSAGE_VERB_FSCK,   /* rows: struct message_finding */
@@ -146,17 +155,9 @@ enum message_verb {
 	 * = what this hook ended well with last) and the one that is shown; flags: enum message_hook_flags;
 	 * body: struct message_order; rows: struct message_hook */
 	MESSAGE_VERB_HOOK,
-};
-
-enum message_mount {
-	MESSAGE_MOUNT_UPPER = 1 << 0, /* the next two bits: enum inlay_upper_policy */
-	MESSAGE_MOUNT_UPPER_SHIFT = 1,
-	MESSAGE_MOUNT_UPPER_MASK = 3,
-	MESSAGE_MOUNT_XATTRS = 1 << 3, /* bit 4 says whether there are */
-	MESSAGE_MOUNT_XATTRS_ON = 1 << 4,
-	MESSAGE_MOUNT_OWNERS = 1 << 5, /* bit 6: entries keep theirs */
-	MESSAGE_MOUNT_OWNERS_KEEP = 1 << 6,
-	MESSAGE_MOUNT_BITS = 127,
+	MESSAGE_VERB_UPPER, /* what was written on the target; rows: struct message_upper */
+	MESSAGE_VERB_RESET, /* body: a path, empty = all; row: struct message_reset */
+	MESSAGE_VERB_PULL,  /* body: paths, a NUL behind each; rows: struct message_pulled */
 };
 #define MESSAGE_HOOK_SINCE_SUCCESS UINT64_MAX
 
@@ -181,6 +182,10 @@ struct message_status {
 	struct message_text durable_text, mount_text, owner;
 	uint64_t owner_since_ns;
 	uint64_t store_objects, store_bytes;
+	struct message_config config;     /* all fields are set */
+	uint64_t upper_entries, shadowed; /* of them those that hide a synced path */
+	/* the first of the hidden paths, a NUL behind each; without a mount nothing is known */
+	struct message_text shadowed_paths;
 };
 
 struct message_change {
@@ -255,6 +260,38 @@ struct message_hook {
 	bool cut; /* some of the output was left out */
 };
 
+enum { MESSAGE_UPPER_KINDS = 7 };
+
+struct message_upper {
+	uint8_t kind; /* enum inlay_upper_kind (inlay/written.h) */
+	bool shadows;
+	bool has_synced; /* a regular file is hidden, whose content `synced` is */
+	uint32_t mode;
+	uint64_t size;
+	int64_t mtime_ns;
+	struct inlay_digest synced;
+	struct message_text path, target;
+};
+
+struct message_reset {
+	uint64_t count; /* entries of the upper that went */
+};
+
+enum message_pulled_step {
+	MESSAGE_PULLED_BEGIN = 1, /* of the file with number `index` in the request */
+	MESSAGE_PULLED_BYTES,
+	MESSAGE_PULLED_END, /* code 0: that was all of it */
+};
+
+struct message_pulled {
+	uint8_t step;
+	uint64_t index, size;      /* BEGIN */
+	uint32_t mode;             /* BEGIN */
+	int64_t mtime_ns;          /* BEGIN */
+	int32_t code;              /* END: 0 or a negative errno */
+	struct message_text bytes; /* BYTES: up to a frame; END: why not */
+};
+
 struct message_failed {
 	int32_t code;      /* a negative errno */
 	uint8_t exit_code; /* enum inlay_exit */
@@ -294,6 +331,9 @@ MESSAGE_CODEC(program);
 MESSAGE_CODEC(log);
 MESSAGE_CODEC(hook);
 MESSAGE_CODEC(order);
+MESSAGE_CODEC(upper);
+MESSAGE_CODEC(reset);
+MESSAGE_CODEC(pulled);
 MESSAGE_CODEC(failed);
 
 /* A generation with its origin; what LOG rows are. */

@@ -35,6 +35,9 @@ static void decode_all(const struct frame *f)
 	DECODE(log);
 	DECODE(hook);
 	DECODE(order);
+	DECODE(upper);
+	DECODE(reset);
+	DECODE(pulled);
 	DECODE(failed);
 	(void)!message_decode_generation(f->payload, f->len, &g, NULL);
 	(void)!message_decode_want(f->payload, f->len, &set, NULL);

@@ -169,7 +169,12 @@ static void messages_come_back(void **state)
 				    .owner = message_text_of("me"),
 				    .origin = message_text_of(""),
 				    .lock_wait_ms = 1234,
-				    .lease = 0x1122334455667788},
+				    .lease = 0x1122334455667788,
+				    .config = {.upper = 3,
+					       .xattrs = 2,
+					       .owner = 1,
+					       .set_redirects = true,
+					       .redirects = {"a\0b\0", 4}}},
 			    open_back;
 	struct inlay_generation g = {.number = 7,
 				     .parent = 6,
@@ -186,6 +191,10 @@ static void messages_come_back(void **state)
 	assert_memory_equal(open_back.path.bytes, "/ws\n", 4);
 	assert_int_equal(open_back.lock_wait_ms, 1234);
 	assert_true(open_back.lease == 0x1122334455667788);
+	assert_int_equal(open_back.config.upper, 3);
+	assert_int_equal(open_back.config.xattrs, 2);
+	assert_int_equal(open_back.config.owner, 1);
+	assert_true(open_back.config.set_redirects && open_back.config.redirects.len == 4);
 	for (size_t cut = 0; cut < b.len; cut++)
 		assert_result(message_decode_open(b.data, cut, &open_back, &err), -EPROTO);
 	inlay_buf_u8(&b, 0);
@@ -194,6 +203,55 @@ static void messages_come_back(void **state)
 	message_encode_generation(&b, &g);
 	assert_ok(message_decode_generation(b.data, b.len, &g_back, &err));
 	assert_memory_equal(&g, &g_back, sizeof g);
+	inlay_buf_fini(&b);
+}
+
+static void messages_of_the_upper_come_back(void **state)
+{
+	struct inlay_buf b = {0};
+	struct message_upper u = {.kind = 2,
+				  .shadows = true,
+				  .has_synced = true,
+				  .mode = 0100644,
+				  .size = 1ull << 40,
+				  .mtime_ns = -1,
+				  .synced = {{7}},
+				  .path = message_text_of("d/f"),
+				  .target = message_text_of("")},
+			     u_back;
+	struct message_pulled p[] =
+		{{.step = MESSAGE_PULLED_BEGIN,
+		  .index = 3,
+		  .size = 9,
+		  .mode = 0100755,
+		  .mtime_ns = 5},
+		 {.step = MESSAGE_PULLED_BYTES, .bytes = message_text_of("bytes")},
+		 {.step = MESSAGE_PULLED_END, .code = -2, .bytes = message_text_of("why")}},
+			      p_back;
+
+	(void)state;
+	message_encode_upper(&b, &u);
+	assert_ok(message_decode_upper(b.data, b.len, &u_back, &err));
+	assert_true(u_back.kind == 2 && u_back.shadows && u_back.has_synced &&
+		    u_back.mode == 0100644);
+	assert_true(u_back.size == 1ull << 40 && u_back.mtime_ns == -1 && u_back.path.len == 3);
+	assert_true(inlay_digest_equal(&u.synced, &u_back.synced));
+	for (size_t cut = 0; cut < b.len; cut++)
+		assert_result(message_decode_upper(b.data, cut, &u_back, &err), -EPROTO);
+	b.data[0] = 0x80 | 63; /* a kind that there is not */
+	assert_result(message_decode_upper(b.data, b.len, &u_back, &err), -EPROTO);
+	for (size_t i = 0; i < 3; i++) {
+		inlay_buf_clear(&b);
+		message_encode_pulled(&b, &p[i]);
+		assert_ok(message_decode_pulled(b.data, b.len, &p_back, &err));
+		assert_true(p_back.step == p[i].step && p_back.index == p[i].index &&
+			    p_back.size == p[i].size);
+		assert_true(p_back.code == p[i].code && p_back.bytes.len == p[i].bytes.len);
+		for (size_t cut = 0; cut < b.len; cut++)
+			assert_result(message_decode_pulled(b.data, cut, &p_back, &err), -EPROTO);
+	}
+	b.data[0] = 4;
+	assert_result(message_decode_pulled(b.data, b.len, &p_back, &err), -EPROTO);
 	inlay_buf_fini(&b);
 }
 
@@ -694,6 +752,7 @@ int main(void)
 		cmocka_unit_test(a_cut_inside_a_frame_is_an_error),
 		cmocka_unit_test(waiting_ends_with_its_deadline),
 		cmocka_unit_test(messages_come_back),
+		cmocka_unit_test(messages_of_the_upper_come_back),
 		cmocka_unit_test(a_longer_hello_is_understood),
 		cmocka_unit_test(objects_come_back),
 		cmocka_unit_test(a_broken_stream_is_refused),
