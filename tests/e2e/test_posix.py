@@ -3,6 +3,8 @@
 
 The checks are tests/posix/calls-*.c, one line of output each; the random storm is tests/posix/storm.c. What may differ is in
 tests/posix/differences.txt.
+
+INLAY_STORM_STEPS=200000 INLAY_STORM_SEEDS=8 makes the campaign of docs/reliability.md out of the storms.
 """
 import contextlib
 import os
@@ -17,6 +19,9 @@ from conftest import BUILD
 
 CALLS, STORM = BUILD / "tests/posix-calls", BUILD / "tests/posix-storm"
 DIFFERENCES = pathlib.Path(__file__).resolve().parents[1] / "posix/differences.txt"
+
+STEPS = int(os.environ.get("INLAY_STORM_STEPS", "10000"))
+SEEDS = range(1, 1 + int(os.environ.get("INLAY_STORM_SEEDS", "2")))
 
 pytestmark = pytest.mark.skipif(not CALLS.exists(), reason="needs the C programs of tests/posix")
 
@@ -64,7 +69,7 @@ def ext4(size="300M"):
         if os.geteuid() == 0 and shutil.which("mkfs.ext4"):
             image = top / "image"
             subprocess.run(["truncate", "-s", size, image], check=True)
-            subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "4096", "-I", "256", image], check=True)
             (top / "disk").mkdir()
             mounted = subprocess.run(["mount", "-o", "loop", image, top / "disk"],
                                      stderr=subprocess.DEVNULL).returncode == 0
@@ -119,7 +124,7 @@ def test_calls_on_overlayfs(reference):
 
 
 def storm(where, seed, steps):
-    r = subprocess.run([STORM, where, str(seed), str(steps)], capture_output=True, timeout=280)
+    r = subprocess.run([STORM, where, str(seed), str(steps)], capture_output=True)
     assert r.returncode == 0, r.stderr.decode(errors="replace")[-6000:]
     assert os.listdir(where) == []
 
@@ -130,4 +135,54 @@ def test_storm_model_on_ext4():
         work = disk / "work"
         work.mkdir()
         subprocess.run([STORM, "--fill", work, "5"], check=True)
-        storm(work, 5, 10000)
+        storm(work, 5, STEPS)
+
+
+# ---- the mount ----
+
+@pytest.fixture
+def mount(inlay, root, src):
+    """A mount whose synced generation `fill` makes."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("needs /dev/fuse")
+
+    def make(fill, *options):
+        fill(src)
+        inlay.sync(src, root / "dst", *options)
+        return root / "dst"
+    return make
+
+
+def test_calls_on_the_mount(reference, mount):
+    assert_like(reference, calls(mount(fill_calls, "--xattrs", "on")), "inlay")
+
+
+@pytest.mark.timeout(300 + STEPS // 50)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_storm_on_the_mount(inlay, mount, seed):
+    where = mount(lambda src: subprocess.run([STORM, "--fill", src, str(seed)], check=True))
+    storm(where, seed, STEPS)
+    assert inlay("fsck", where).code == 0, "the store's objects are as they were"
+
+
+def test_storm_between_switches(inlay, mount, root, src):
+    """Generations come while the upper is changed: they touch nothing of it."""
+    (src / "synced").mkdir()
+    (src / "upper").mkdir()
+    where = mount(lambda src: subprocess.run([STORM, "--fill", src / "upper", "3"], check=True))
+    runner = subprocess.Popen([STORM, where / "upper", "3", str(STEPS)], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE)
+    generations = 0
+    try:
+        while runner.poll() is None:
+            generations += 1
+            (src / "synced/file").write_text(f"generation {generations}\n")
+            (src / f"synced/new-{generations}").write_text("x")
+            inlay.sync(src, where)
+            assert (where / "synced/file").read_text() == f"generation {generations}\n"
+    finally:
+        runner.kill()
+    errors = runner.stderr.read().decode(errors="replace")
+    assert runner.wait() == 0, errors[-6000:]
+    assert generations > 2
+    assert os.listdir(where / "upper") == []

@@ -147,6 +147,13 @@ static void seek_holes(void)
 	check("seek.data.negative", lseek(fd, -1, SEEK_DATA));
 	claim("sparse.blocks", stat_of("sparse").st_blocks <= 256);
 	value("sparse.size", "%ld", (long)stat_of("sparse").st_size);
+	/* Written through a mapping that is still there, then flushed. */
+	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 2 * mib);
+	p[0] = 'm';
+	value("mapped", "%ld", (long)lseek(fd, mib, SEEK_DATA));
+	(void)msync(p, 4096, MS_SYNC);
+	value("mapped.flushed", "%ld", (long)lseek(fd, mib, SEEK_DATA));
+	(void)munmap(p, 4096);
 	(void)close(fd);
 	fd = open("empty", O_RDONLY);
 	check("seek.data.empty", lseek(fd, 0, SEEK_DATA));
