@@ -14,6 +14,7 @@
  */
 
 #include <pthread.h>
+#include <sys/queue.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -61,6 +62,7 @@ struct inlay_host {
 	int state_fd;                /* fixed */
 	int wake_fd;                 /* fixed: an eventfd that wakes the main thread */
 	int programs_fd;             /* fixed: an epoll of connections to supervisors */
+	LIST_HEAD(, watch) watches;  /* of supervisors, with lock */
 	int log_fd;
 	struct inlay_store *store; /* fixed */
 	struct inlay_trees *trees; /* fixed */

@@ -31,6 +31,7 @@ extern char **environ;
 
 /* The end of a supervisor, as a connection that ends. */
 struct watch {
+	LIST_ENTRY(watch) in; /* host's watches */
 	int fd;
 	char id[17]; /* of the workspace */
 	char name[INLAY_RUN_NAME_MAX + 1];
@@ -165,10 +166,13 @@ static int watch_supervisor(struct inlay_workspace *ws, int dirfd, const char *n
 	(void)snprintf(w->id, sizeof w->id, "%s", ws->state.id);
 	(void)snprintf(w->name, sizeof w->name, "%s", name);
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = w};
+	/* Under the lock, since its end may be heard at once. */
+	scope_lock(&ws->host->lock);
 	if (epoll_ctl(ws->host->programs_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 		return inlay_error_sys(err, -errno, "watch the program's supervisor");
 	(void)take_fd(fd);
-	(void)take_ptr(w);
+	struct watch *kept = take_ptr(w);
+	LIST_INSERT_HEAD(&ws->host->watches, kept, in);
 	return 0;
 }
 
@@ -503,6 +507,10 @@ void host_look_after_programs(struct inlay_host *host)
 	for (int i = 0; i < n; i++) {
 		auto_free struct watch *w = events[i].data.ptr;
 		(void)close(w->fd);
+		{
+			scope_lock(&host->lock);
+			LIST_REMOVE(w, in);
+		}
 		(void)!inlay_host_each(host, supervisor_ended, w, NULL);
 	}
 }

@@ -86,6 +86,7 @@ static int add_note(struct view_notes *notes, struct view_note n, const char *na
 	n.name = (uint32_t)notes->names.len;
 	n.name_len = (uint8_t)len;
 	inlay_buf_add(&notes->names, name, len);
+	inlay_buf_u8(&notes->names, 0); /* libfuse sends it, too */
 	notes->notes[notes->count++] = n;
 	return inlay_buf_check(&notes->names, err);
 }

@@ -132,7 +132,7 @@ static int take_base(void *ctx, const char *image, size_t off, size_t len, struc
 	struct build_bases *b = s->ret;
 	char digest[DIGEST_TEXT];
 
-	if (!*image)
+	if (!image || !*image)
 		return inlay_error_set(err, -EINVAL, "%s: FROM nothing: give the argument",
 				       s->recipe->file);
 	inlay_buf_add(&b->text, s->recipe->text.data + s->copied, off - s->copied);
