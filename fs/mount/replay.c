@@ -26,7 +26,7 @@ static const int64_t pause_ns = 2ll * 1000000000;
 
 /* What the helper is to do for one entry, copied out of the list. */
 struct order {
-	enum helper_verb verbs[2];
+	enum helper_verb verbs[3];
 	struct listed_dir *dir, *dir_to; /* references */
 	char name[2 * INLAY_NAME_MAX + 2];
 	size_t len;
@@ -67,7 +67,11 @@ static void write_order(const struct listed *e, struct order *o)
 		if (e->at.old)
 			o->verbs[n++] = S_ISDIR(e->at.was.mode) ? HELPER_RMDIR : HELPER_UNLINK;
 		if (e->make)
-			o->verbs[n] = making(e->mode);
+			o->verbs[n++] = making(e->mode);
+		/* At once, as who makes a file writes it at once: a watcher that looks at the new name in
+		 * between would take the rest for a second change. */
+		if (e->make && S_ISREG(e->mode))
+			o->verbs[n] = e->empty ? HELPER_CLOSE : HELPER_MODIFY;
 		break;
 	}
 }
@@ -100,7 +104,7 @@ static int give_orders(struct replay *p, const struct order *orders, size_t coun
 		if (r == 0 && o->dir_to && o->dir_to != dir_to)
 			r = replay_say_text(p, HELPER_DIR_TO, o->dir_to->path);
 		dir_to = o->dir_to ? o->dir_to : dir_to;
-		for (unsigned k = 0; r == 0 && k < 2 && o->verbs[k]; k++)
+		for (unsigned k = 0; r == 0 && k < 3 && o->verbs[k]; k++)
 			r = replay_say(p, o->verbs[k], o->mtime_ns, o->name, o->len + 1);
 	}
 	return r;
@@ -168,13 +172,8 @@ static void settle_running(struct replay *p, bool helper_lives)
 		scope_wrlock(&v->lock);
 		for (struct listed *e; (e = TAILQ_FIRST(&l->running));) {
 			if (e->kind == LISTED_TOUCHED && helper_lives) {
-				if (!e->close_only || !e->make || !S_ISREG(e->mode)) {
-					worker_count(&p->worker->replay_stats.raised, 1);
-					listed_drop(v, e);
-				} else {
-					e->make = false;
-					listed_requeue(e, &l->touches);
-				}
+				worker_count(&p->worker->replay_stats.raised, 1);
+				listed_drop(v, e);
 				continue;
 			}
 			add_told(&told, &e->at);
@@ -184,7 +183,6 @@ static void settle_running(struct replay *p, bool helper_lives)
 				listed_drop(v, e);
 			} else {
 				e->failed = true;
-				e->make = e->make && e->kind != LISTED_TOUCHED;
 				listed_requeue(e,
 					       e->kind == LISTED_TOUCHED ? &l->touches : &l->names);
 			}

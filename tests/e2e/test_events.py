@@ -516,6 +516,106 @@ def test_helper_killed_at_any_moment(inlay, root, src, watch):
           what="events after the kills")
 
 
+def test_writers_and_listed_names(inlay, root, src, watch):
+    """Names are listed, and somebody on the target changes them himself: his change is the one that stays."""
+    dst = root / "dst"
+    fill(src)
+    write(src / "gone2", "2")
+    write(src / "gone3", "3")
+    sync(inlay, src, dst)
+    watch(dst)
+    write(src / "warm", "1")
+    sync(inlay, src, dst)
+    for turn in range(3):
+        new = [f"new{turn}{i}" for i in range(4)]
+        for name in new:
+            write(src / name, name)
+            assert not (dst / name).exists()    # remembered as not there
+        gone = [f"gone{turn}{i}" for i in range(3)]
+        if turn:
+            for name in gone:
+                (src / name).unlink()
+        for name in (f"gone{turn + 1}{i}" for i in range(3)):
+            write(src / name, name)
+        write(src / "a", f"synced {turn}")
+        held = until(lambda: helper_pid(dst), what="a helper")
+        os.kill(held, signal.SIGSTOP)
+        try:
+            inlay.sync(src, dst)
+            assert int(status(dst)["events waiting"]) > 4
+            (dst / new[0]).unlink()
+            (dst / new[1]).write_text("mine")
+            (dst / new[2]).rename(dst / f"{new[2]}.mine")
+            if turn:
+                assert not (dst / gone[0]).exists()
+                (dst / gone[0]).write_text("mine")
+                (dst / gone[1]).mkdir()
+                (dst / gone[1] / "below").write_text("mine")
+            with open(dst / "b", "a") as f:
+                f.write(f"line {turn}\n")
+        finally:
+            os.kill(held, signal.SIGCONT)
+        until(lambda: status(dst)["events waiting"] == "0", what="the replay")
+        assert not (dst / new[0]).exists() and (dst / new[1]).read_text() == "mine"
+        assert not (dst / new[2]).exists() and (dst / f"{new[2]}.mine").read_text() == new[2]
+        assert (dst / new[3]).read_text() == new[3] and (dst / "a").read_text() == f"synced {turn}"
+        assert (dst / "b").read_text().endswith(f"line {turn}\n")
+        if turn:
+            assert (dst / gone[0]).read_text() == "mine" and not (dst / gone[2]).exists()
+            assert (dst / gone[1] / "below").read_text() == "mine"
+            names = os.listdir(dst)
+            assert gone[0] in names and gone[1] in names and gone[2] not in names and new[0] not in names
+
+
+def test_nothing_written_is_swallowed(inlay, root, src, watch):
+    """Writers go on during replays; what they wrote is there, to the last byte."""
+    dst = root / "dst"
+    fill(src)
+    sync(inlay, src, dst)
+    watch(dst)
+    stop = threading.Event()
+    done, wrong = {}, []
+
+    def work(me):
+        try:
+            n = 0
+            while not stop.is_set():
+                with open(dst / f"d/log{me}", "a") as f:
+                    f.write(f"{n}\n")
+                path = dst / f"d/mine{me}.{n}"
+                path.write_text(f"{n}")
+                if n % 2:
+                    path.rename(dst / f"kept{me}.{n}")
+                else:
+                    path.unlink()
+                n += 1
+            done[me] = n
+        except OSError as e:
+            wrong.append(e)
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for t in threads:
+        t.start()
+    for i in range(25):
+        write(src / "a", f"{i}\n")
+        write(src / "d/c", f"{i}\n")
+        write(src / f"d/new{i}", "n")
+        os.rename(src / "b", src / "d/b") if i % 2 == 0 else os.rename(src / "d/b", src / "b")
+        (src / f"d/new{i - 3}").unlink(missing_ok=True)
+        inlay.sync(src, dst)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not wrong, wrong
+    until(lambda: status(dst)["events waiting"] == "0", what="the replay")
+    for me, n in done.items():
+        assert (dst / f"d/log{me}").read_text() == "".join(f"{i}\n" for i in range(n))
+        for i in range(n):
+            assert not (dst / f"d/mine{me}.{i}").exists()
+            assert (dst / f"kept{me}.{i}").exists() == bool(i % 2)
+    assert (dst / "a").read_text() == (src / "a").read_text()
+    assert status(dst)["events missed"] == "0"
+
+
 def test_executable_is_never_busy(inlay, root, src, watch):
     dst = root / "dst"
     program = write(src / "prog", "#!/bin/sh\nexit 7\n")
