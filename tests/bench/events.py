@@ -88,7 +88,7 @@ def per_file(events, last_masks):
 KINDS = {
     # what is done with a file of the source, the event that ends each step
     "changed": (lambda p, i: write(p, f"{i} changed\n"), (0x8,)),
-    "made": (lambda p, i: write(p.with_name(f"n{i}"), "new\n"), (0x100, 0x8)),
+    "made": (lambda p, i: write(p.with_name(f"n{i}"), "new\n"), (0x8,)),
     "removed": (lambda p, i: p.unlink(), (0x200,)),
     "renamed": (lambda p, i: p.rename(p.with_name(f"r{i}")), (0x80,)),
     "mode": (lambda p, i: p.chmod(0o600), (0x4,)),
