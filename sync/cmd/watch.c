@@ -339,11 +339,14 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 	o->common.hosts = (unsigned)count;
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		r = target_parse(dst[i], &targets[i], &err);
-		peers[i] = (struct peer_options){
-			.target = &targets[i], .push = o->push, .bwlimit = o->bwlimit};
-		if (r == 0)
-			peers[i].transport = common_transport(&o->common, &targets[i]);
+		o->common.hosts += r == 0 && targets[i].host;
 	}
+	for (size_t i = 0; r == 0 && i < count; i++)
+		peers[i] = (struct peer_options){.target = &targets[i],
+						 .transport =
+							 common_transport(&o->common, &targets[i]),
+						 .push = o->push,
+						 .bwlimit = o->bwlimit};
 	o->live.targets = peers;
 	o->live.target_count = count;
 	o->live.force = o->push.force;

@@ -19,8 +19,7 @@ enum {
 		<< 20, /* what the server may send before we took it: latency costs no throughput */
 	SSH2_AUTH_S =
 		60, /* from the connection to the command; a key in an agent may want a touch */
-	SSH2_IDLE_S = 15, /* then a keepalive is sent */
-	SSH2_DEAD_S = 45, /* then the host is gone */
+	SSH2_CLOSE_S = 15, /* for the end of a command that is over */
 	SSH2_KEY_BYTES_MAX = 64 << 10,
 	SSH2_KNOWN_BYTES_MAX = 8 << 20,
 };

@@ -9,7 +9,11 @@
 #include "inlay/io.h"
 #include "transport/ssh2in.h"
 
-enum { PIECE = 128 << 10 };
+enum {
+	PIECE = 128 << 10,
+	KEEPALIVE_S =
+		2, /* libssh2 sends none earlier after the last; when one is due is decided here */
+};
 
 /*
  * libssh2 loses its place when anything else is sent while a packet is half sent: a call that stopped there is
@@ -26,6 +30,11 @@ struct run {
 	bool up_ended, eof_sent, down_closed, moved;
 	int64_t heard_ns, sent_ns;
 };
+
+static int alive_s(const struct run *p)
+{
+	return p->s->conf.alive_s > KEEPALIVE_S ? p->s->conf.alive_s : KEEPALIVE_S;
+}
 
 static bool half_sent(const struct run *p)
 {
@@ -123,28 +132,29 @@ static void wait_some(struct run *p)
 		{.fd = pending || p->up_ended ? -1 : STDIN_FILENO, .events = POLLIN},
 		{.fd = full ? STDOUT_FILENO : -1, .events = POLLOUT},
 	};
-	int64_t now = inlay_monotonic_ns();
 
-	if (poll(fds, 3, 1000 * SSH2_IDLE_S) < 0 && errno != EINTR)
+	if (poll(fds, 3, 1000 * alive_s(p)) < 0 && errno != EINTR)
 		ssh2_die(p->s, SSH2_FAILED, "poll: %s", strerror(errno));
 	/* While we do not listen, silence proves nothing. */
 	if (fds[0].revents & (POLLIN | POLLHUP | POLLERR) || !listen)
 		p->heard_ns = inlay_monotonic_ns();
-	else if (now - p->heard_ns > SSH2_DEAD_S * 1000000000ll)
+	else if (inlay_monotonic_ns() - p->heard_ns >
+		 (int64_t)alive_s(p) * (p->s->conf.alive_count + 1) * 1000000000)
 		ssh2_die(p->s, SSH2_FAILED, "%s does not answer any more", p->s->name);
 }
 
 /* Only after a silence, when nothing is half sent. */
 static void keep_alive(struct run *p)
 {
-	int64_t now = inlay_monotonic_ns();
-	int next;
+	int64_t now = inlay_monotonic_ns(), idle = alive_s(p) * 900000000ll;
+	int next = 0;
 
-	if (p->busy != BUSY_NOT || now - p->heard_ns < SSH2_IDLE_S * 900000000ll ||
-	    now - p->sent_ns < SSH2_IDLE_S * 900000000ll)
+	if (p->busy != BUSY_NOT || now - p->heard_ns < idle || now - p->sent_ns < idle)
 		return;
 	(void)libssh2_keepalive_send(p->s->session, &next);
-	p->sent_ns = now;
+	/* It counts in whole seconds, and may find that it is too early. */
+	if (next == KEEPALIVE_S)
+		p->sent_ns = now;
 }
 
 static void start(struct run *p)
@@ -165,7 +175,7 @@ static void start(struct run *p)
 	if (r < 0)
 		ssh2_die(s, SSH2_FAILED, "%s does not start a command: %s", s->name, ssh2_why(s));
 	(void)alarm(0);
-	libssh2_keepalive_config(s->session, 1, 1);
+	libssh2_keepalive_config(s->session, 1, KEEPALIVE_S);
 	for (int fd = 0; fd < 2; fd++)
 		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
@@ -175,7 +185,7 @@ static int finish(struct run *p)
 	char *signal_name = NULL;
 	int r;
 
-	(void)alarm(SSH2_IDLE_S);
+	(void)alarm(SSH2_CLOSE_S);
 	while ((r = libssh2_channel_close(p->channel)) == LIBSSH2_ERROR_EAGAIN)
 		ssh2_wait(p->s);
 	while (r == 0 && (r = libssh2_channel_wait_closed(p->channel)) == LIBSSH2_ERROR_EAGAIN)

@@ -104,11 +104,32 @@ static bool take_text(struct sshconf *c, const char *key, const char *value)
 	return false;
 }
 
-static void take_line(struct sshconf *c, const char *key, char *value)
+/* 0, and what is no number ("none"), leaves our own. */
+static bool take_number(struct sshconf *c, const char *key, const char *value)
 {
+	const struct {
+		const char *key;
+		int *to;
+	} numbers[] = {
+		{"connecttimeout", &c->connect_timeout_s},
+		{"serveraliveinterval", &c->alive_s},
+		{"serveralivecountmax", &c->alive_count},
+	};
 	uint64_t n;
 
-	if (take_text(c, key, value))
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		if (strcmp(key, numbers[i].key) != 0)
+			continue;
+		if (inlay_parse_u64(value, &n, NULL) == 0 && n > 0 && n < 3600)
+			*numbers[i].to = (int)n;
+		return true;
+	}
+	return false;
+}
+
+static void take_line(struct sshconf *c, const char *key, char *value)
+{
+	if (take_text(c, key, value) || take_number(c, key, value))
 		return;
 	if (strcmp(key, "identityfile") == 0)
 		add_file(c, c->identity, value);
@@ -120,16 +141,16 @@ static void take_line(struct sshconf *c, const char *key, char *value)
 		c->family = strcmp(value, "inet") == 0    ? AF_INET
 			    : strcmp(value, "inet6") == 0 ? AF_INET6
 							  : AF_UNSPEC;
-	else if (strcmp(key, "connecttimeout") == 0 && inlay_parse_u64(value, &n, NULL) == 0 &&
-		 n > 0 && n < 3600)
-		c->connect_timeout_s = (int)n;
 	else
 		look_for_obstacle(c, key, value);
 }
 
 int sshconf_parse(const char *text, size_t len, struct sshconf *ret, struct inlay_error *err)
 {
-	struct sshconf c = {.family = AF_UNSPEC, .connect_timeout_s = SSHCONF_CONNECT_TIMEOUT_S};
+	struct sshconf c = {.family = AF_UNSPEC,
+			    .connect_timeout_s = SSHCONF_CONNECT_TIMEOUT_S,
+			    .alive_s = SSHCONF_ALIVE_S,
+			    .alive_count = SSHCONF_ALIVE_COUNT};
 	char *save = NULL;
 
 	if (len > SSHCONF_BYTES_MAX || memchr(text, 0, len))

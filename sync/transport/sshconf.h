@@ -17,6 +17,8 @@ enum {
 	SSHCONF_FILES_MAX = 32,         /* of identities, and of known_hosts */
 	SSHCONF_BYTES_MAX = 256 << 10,  /* of an answer */
 	SSHCONF_CONNECT_TIMEOUT_S = 20, /* where the configuration names none */
+	SSHCONF_ALIVE_S = 15,           /* likewise */
+	SSHCONF_ALIVE_COUNT = 3,
 };
 
 struct sshconf {
@@ -30,6 +32,8 @@ struct sshconf {
 	bool identities_only;
 	int family; /* AF_* */
 	int connect_timeout_s;
+	int alive_s,
+		alive_count; /* ServerAliveInterval and -CountMax: how a dead host is found out */
 	/* Why nothing but ssh itself can do it ("ProxyJump"); NULL = libssh2 can, as far as this tells. */
 	const char *obstacle;
 };

@@ -146,14 +146,16 @@ static int local_args(const struct transport_options *o, struct child_args *a,
 
 /* Our own ssh: this program again, so that nothing of this process is in the one that talks to the host. What
  * it needs to know comes in a memory file, never in arguments. */
-static int libssh2_args(const struct inlay_buf *conf, const struct inlay_buf *command,
-			struct child_args *a, int *ret_extra, struct inlay_error *err)
+static int libssh2_args(const char *host, const struct inlay_buf *conf,
+			const struct inlay_buf *command, struct child_args *a, int *ret_extra,
+			struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 	auto_close int fd = memfd_create("inlay-ssh2", MFD_CLOEXEC);
 
 	child_add(a, "/proc/self/exe");
 	child_add(a, SSH2_CHILD);
+	child_add(a, host); /* for those who look at ps */
 	inlay_buf_printf(&b, SSH2_COMMAND "%s\n", (const char *)command->data);
 	inlay_buf_add(&b, conf->data, conf->len);
 	if (fd < 0)
@@ -178,7 +180,7 @@ static int host_args(const struct transport_options *o, const struct inlay_buf *
 		return r;
 	*ret_kind = c.kind;
 	if (c.kind == TRANSPORT_LIBSSH2)
-		return libssh2_args(&c.conf, command, a, ret_extra, err);
+		return libssh2_args(o->host, &c.conf, command, a, ret_extra, err);
 	add_ssh(a, o, compress);
 	child_add(a, (const char *)command->data);
 	return 0;

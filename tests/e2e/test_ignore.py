@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from conftest import INLAY, tree, write
+from conftest import INLAY, tree, until, write
+from test_watch import Watch
 
 GIT_ENV = dict(os.environ, GIT_CONFIG_NOSYSTEM="1", GIT_CONFIG_GLOBAL="/dev/null", HOME="/nonexistent", LC_ALL="C")
 
@@ -107,6 +108,34 @@ def test_ignored_folders_are_not_walked(inlay, src, root, fuse):
     assert inlay.sync(src, root / "dst")["skipped_special"] == 0
     (src / ".gitignore").unlink()
     assert inlay.sync(src, root / "dst")["skipped_special"] == 1
+
+
+def test_ignored_folders_are_not_watched(inlay, src, root, fuse):
+    write(src / ".gitignore", "node_modules\n")
+    for i in range(20):
+        write(src / f"d/node_modules/m{i}/x.js", "x")
+        write(src / f"s{i}/x.c", "x")
+    w = Watch(inlay, "--no-boot", src, root / "dst")
+    try:
+        w.visible()
+
+        def watched():
+            """Inodes that the watch has inotify watches on."""
+            found = set()
+            for info in os.listdir(f"/proc/{w.process.pid}/fdinfo"):
+                for line in open(f"/proc/{w.process.pid}/fdinfo/{info}"):
+                    if line.startswith("inotify"):
+                        found.add(int(line.split("ino:")[1].split()[0], 16))
+            return found
+
+        dirs = {p.stat().st_ino for p in [src, src / "d", *src.glob("s*")]}
+        ignored = {p.stat().st_ino for p in [src / "d/node_modules", *(src / "d/node_modules").iterdir()]}
+        until(lambda: dirs <= watched(), what="all folders to be watched")
+        assert not watched() & ignored
+        (src / ".gitignore").unlink()
+        until(lambda: ignored <= watched(), what="the folders that are not ignored any more to be watched")
+    finally:
+        w.end()
 
 
 def test_why(inlay, src, root, fuse):

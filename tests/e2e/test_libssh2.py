@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from conftest import INLAY, Inlay, tree, until, write
+from test_watch import Watch
 
 
 @pytest.fixture
@@ -276,8 +277,8 @@ def test_jail(child, sshd):
     p = child("echo ready; cat")
     assert p.stdout.readline() == b"ready\n"
     text = open(f"/proc/{p.pid}/status").read()
-    if not re.search(r"^Seccomp:\s*2$", text, re.M):
-        pytest.skip("the kernel has no seccomp")
+    if os.path.exists("/proc/sys/kernel/seccomp/actions_avail"):
+        assert re.search(r"^Seccomp:\s*2$", text, re.M)
     assert re.search(r"^NoNewPrivs:\s*1$", text, re.M)
     limits = open(f"/proc/{p.pid}/limits").read()
     assert re.search(r"^Max open files\s+16\s+16", limits, re.M)
@@ -327,20 +328,64 @@ def test_slow_reader(child, sshd):
     assert rss < 400_000
 
 
+def sessions(sshd):
+    """The daemon's children: one for each connection, which has its keys and its socket."""
+    lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines()
+    return [int(pid) for pid, ppid in map(str.split, lines) if int(ppid) == sshd.process.pid]
+
+
 def test_lost_connection(child, sshd):
     p = child("echo ready; cat")
     assert p.stdout.readline() == b"ready\n"
-    # The process that serves this session is a child of the daemon's child.
-    tree_of = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.split("\n")
-    children = {}
-    for line in tree_of:
-        if line.strip():
-            pid, ppid = map(int, line.split())
-            children.setdefault(ppid, []).append(pid)
-    for pid in children[sshd.process.pid]:
+    for pid in sessions(sshd):
         os.kill(pid, signal.SIGKILL)
     assert p.wait(20) == 255
     assert b"was lost" in p.stderr.read()
+
+
+def test_quiet_connection_is_kept(child, sshd):
+    """Silence for longer than a dead host is given (6 s); the answers to keepalives count."""
+    sshd.client("ServerAliveInterval 1", "ServerAliveCountMax 2")
+    p = child("sleep 8; cat")
+    out, err = p.communicate(b"still there", timeout=20)
+    assert (p.returncode, out, err) == (0, b"still there", b"")
+
+
+def test_dead_host(child, sshd):
+    sshd.client("ServerAliveInterval 1", "ServerAliveCountMax 2")
+    p = child("echo ready; cat")
+    assert p.stdout.readline() == b"ready\n"
+    stopped = sessions(sshd)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert p.wait(20) == 255
+        assert b"does not answer any more" in p.stderr.read()
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("fuse")
+def test_watch_reconnects(remote, sshd, src, root):
+    """A live session over three targets takes libssh2; cut, it comes back."""
+    script = write(root / "bin/ssh", f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>{root}/used\nexec {sshd.ssh} \"$@\"\n")
+    script.chmod(0o755)
+    remote.env.update(INLAY_SSH=str(script), INLAY_TRANSPORT="auto")
+    write(src / "a", "one")
+    targets = [f"testhost:ws{i}" for i in range(3)]
+    w = Watch(remote, "--no-boot", src, *targets)
+    try:
+        shown = lambda text: all((sshd.home / f"ws{i}/a").exists() and (sshd.home / f"ws{i}/a").read_text() == text
+                                 for i in range(3))
+        until(lambda: shown("one"), timeout=60, what="the first change set")
+        for pid in sessions(sshd):
+            os.kill(pid, signal.SIGKILL)
+        write(src / "a", "two")
+        until(lambda: shown("two"), timeout=60, what="the change set after the cut")
+    finally:
+        assert w.end() == 0
+    assert all("-G" in line for line in (root / "used").read_text().splitlines())
 
 
 @pytest.mark.usefixtures("fuse")
