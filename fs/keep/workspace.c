@@ -12,6 +12,7 @@
 #include "inlay/text.h"
 #include "keep/host.h"
 #include "keep/written.h"
+#include "upper/upper.h"
 
 #define WORKSPACE_FILE  "workspace"
 #define WORKSPACE_MAGIC "iWSP"
@@ -654,6 +655,11 @@ int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err)
 	r = inlay_store_remove_ref(ws->host->store, ws->state.id, err);
 	if (r == 0 && unlinkat(ws->dir_fd, WORKSPACE_FILE, 0) < 0 && errno != ENOENT)
 		r = inlay_error_sys(err, -errno, "forget %s", ws->state.path);
+	/* Nobody would keep from gc what it refers to; the next workspace of that path begins without. */
+	if (r == 0 && unlinkat(ws->dir_fd, UPPER_JOURNAL, 0) < 0 && errno != ENOENT)
+		r = inlay_error_sys(err, -errno, "forget what was written to %s", ws->state.path);
+	if (r == 0)
+		r = inlay_remove_tree(ws->dir_fd, UPPER_FILES, err);
 	if (r < 0)
 		return r;
 	{

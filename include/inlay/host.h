@@ -188,7 +188,8 @@ int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mo
 int inlay_workspace_scratch(struct inlay_workspace *ws, int *ret_fd, char *path, size_t size,
 			    struct inlay_error *err) inlay_must_check;
 
-/* Forgets the workspace: its programs stopped, unmounted, its history removed. Its objects go with the next gc. */
+/* Forgets the workspace: its programs stopped, unmounted, its history and what was written there removed. Its
+ * objects go with the next gc. */
 int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
 
 /* ---- keeping house ---- */

@@ -39,7 +39,8 @@ static const char down_help[] =
 	"\n"
 	"  -f, --file FILE        the project's file\n"
 	"  -H, --host HOST        only this host; may be given more than once\n"
-	"      --purge            forget it on the hosts, too: histories, logs\n" COMMON_HELP;
+	"      --purge            forget it on the hosts, too: histories, logs, what was written "
+	"there\n" COMMON_HELP;
 
 static const char build_help[] =
 	"usage: inlay build [options] [COMPONENT...]\n"

@@ -183,6 +183,40 @@ def test_policies_are_remembered(inlay, root, dst):
     assert os.getxattr(dst / "x", "user.a") == b"1"
 
 
+def test_capabilities_end_with_a_write(inlay, root, dst):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    inlay("mount", "--xattrs", "on", dst)
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    for name in ("README.md", "made"):
+        with open(dst / name, "a") as f:
+            f.write("x")
+        os.chmod(dst / name, 0o4755)
+        os.setxattr(dst / name, "security.capability", capability)
+        assert "security.capability" in os.listxattr(dst / name)
+        # By somebody without the right to keep them.
+        subprocess.run(["setpriv", "--bounding-set=-fsetid", "--inh-caps=-all", "sh", "-c", f"echo x >> {name}"],
+                       cwd=dst, check=True)
+        assert os.listxattr(dst / name) == []
+        assert os.stat(dst / name).st_mode & 0o7777 == 0o755
+
+
+def test_owners(inlay, root, src, dst):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    os.mkdir(dst / "shared")
+    os.chmod(dst / "shared", 0o2777)
+    os.chown(dst / "shared", 0, 1234)
+    subprocess.run(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c",
+                    "echo mine > shared/file && echo more >> shared/file && mkdir shared/dir"], cwd=dst, check=True)
+    st = os.stat(dst / "shared/file")
+    assert (st.st_uid, st.st_gid) == (1000, 1234)
+    st = os.stat(dst / "shared/dir")
+    assert (st.st_uid, st.st_gid, st.st_mode & 0o2000) == (1000, 1234, 0o2000)
+    kill_worker(dst)
+    assert os.stat(dst / "shared/file").st_uid == 1000
+
+
 def test_write_by_who_held_a_file_over_a_sync(inlay, root, src, dst):
     """As after a rename over the file: the writer has its own, nobody else sees it, nothing is lost of others."""
     with open(dst / "README.md", "r+") as held:
@@ -418,6 +452,10 @@ def test_acknowledged_writes_survive_kills(inlay, root, src, dst):
             goal = len(done) + 50
             until(lambda: len(done) > goal, what="writes")
             kill_worker(dst)
+            if i % 4 == 3:
+                # A worker that dies again and again at once is given up; asked for, it is tried anew.
+                inlay("umount", "--lazy", dst)
+                inlay("mount", dst)
     finally:
         stop.set()
         t.join()
