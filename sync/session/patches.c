@@ -11,13 +11,18 @@
 struct asking {
 	struct inlay_buf *signatures;
 	size_t count, at;
+	uint64_t total;
 };
+
+enum { TOTAL_MAX = 4 }; /* times INLAY_SIGNATURE_MAX, for all of one question */
 
 static int on_row(void *ctx, const struct frame *f, struct inlay_error *err)
 {
 	struct asking *a = ctx;
 
-	if (f->len < 1 || f->payload[0] > 2 || a->at == a->count ||
+	a->total += f->len;
+	if (f->len < 1 || a->total > (uint64_t)TOTAL_MAX * INLAY_SIGNATURE_MAX ||
+	    f->payload[0] > 2 || a->at == a->count ||
 	    a->signatures[a->at].len + f->len > INLAY_SIGNATURE_MAX)
 		return inlay_error_set(err, -EPROTO, "a bad signature from the target");
 	if (f->payload[0] == 2) {

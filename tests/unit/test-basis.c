@@ -179,6 +179,49 @@ static void a_lost_cache_is_made_anew(void **state)
 	basis_fini(&b);
 }
 
+enum { THREADS = 3, STEPS = 300 };
+
+struct worker {
+	struct basis *b;
+	unsigned first;
+};
+
+static void *work(void *arg)
+{
+	const struct worker *w = arg;
+	uint8_t buf[20000];
+
+	for (unsigned i = 0; i < STEPS; i++) {
+		struct inlay_buf got = {0};
+		struct inlay_digest id = content(buf, sizeof buf, w->first + i);
+		basis_put(w->b, buf, sizeof buf);
+		/* Another thread may have pushed it out; but what comes is right. */
+		if (basis_get(w->b, &id, &got) &&
+		    (got.len != sizeof buf || memcmp(got.data, buf, sizeof buf) != 0))
+			abort();
+		inlay_buf_fini(&got);
+	}
+	return NULL;
+}
+
+static void threads_share_it(void **state)
+{
+	struct basis b;
+	struct worker workers[THREADS];
+	pthread_t threads[THREADS];
+
+	(void)state;
+	basis_init(&b, dir, 1 << 20);
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){&b, i * STEPS};
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_non_null(b.old);
+	basis_fini(&b);
+}
+
 static void the_size_can_be_configured(void **state)
 {
 	uint64_t size;
@@ -205,6 +248,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_too_large_is_not_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(damage_is_no_content, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_cache_is_made_anew, setup, teardown),
+		cmocka_unit_test_setup_teardown(threads_share_it, setup, teardown),
 		cmocka_unit_test(the_size_can_be_configured),
 	};
 
