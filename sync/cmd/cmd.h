@@ -40,12 +40,14 @@ enum common_option {
 	OPT_STATE,
 	OPT_REMOTE_STATE,
 	OPT_TRANSPORT,
-	OPT_FIRST_OWN, /* commands number their long options from here */
+	OPT_HOST_COUNT, /* not for people: of how many hosts a sync of components is one */
+	OPT_FIRST_OWN,  /* commands number their long options from here */
 };
 #define COMMON_OPTIONS                                                                        \
 	{"json", no_argument, NULL, OPT_JSON}, {"state", required_argument, NULL, OPT_STATE}, \
 		{"remote-state", required_argument, NULL, OPT_REMOTE_STATE},                  \
 		{"transport", required_argument, NULL, OPT_TRANSPORT},                        \
+		{"host-count", required_argument, NULL, OPT_HOST_COUNT},                      \
 		{"rsh", required_argument, NULL, 'e'}, {"verbose", no_argument, NULL, 'v'},   \
 		{"quiet", no_argument, NULL, 'q'},                                            \
 	{                                                                                     \

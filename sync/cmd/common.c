@@ -2,6 +2,7 @@
 #include "cmd/cmd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@ enum { ATTEMPTS = 3 }; /* another transport, an installation, the question */
 
 bool common_take(struct common *c, int option)
 {
+	uint64_t hosts;
+
 	switch (option) {
 	case OPT_JSON:
 		c->json = true;
@@ -25,6 +28,11 @@ bool common_take(struct common *c, int option)
 		return true;
 	case OPT_REMOTE_STATE:
 		c->remote_state = optarg;
+		return true;
+	case OPT_HOST_COUNT:
+		if (inlay_parse_u64(optarg, &hosts, NULL) < 0 || hosts > UINT_MAX)
+			return false;
+		c->hosts = (unsigned)hosts;
 		return true;
 	case OPT_TRANSPORT:
 		c->transport = optarg;

@@ -56,14 +56,18 @@ static int start(struct run *run, struct one *one, struct inlay_error *err)
 	const struct config_component *c = p->component;
 	auto_free const char **argv = calloc(ARGS_MAX, sizeof *argv);
 	posix_spawn_file_actions_t actions;
+	char hosts[24];
 	size_t n = 0;
 	int out[2];
 
+	(void)snprintf(hosts, sizeof hosts, "%u", sites_host_count(&run->up.sites));
 	if (!argv)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	put(argv, &n, "inlay");
 	put(argv, &n, "sync");
 	put(argv, &n, "--json");
+	put(argv, &n, "--host-count");
+	put(argv, &n, hosts);
 	if (c->gitignore == CONFIG_NO)
 		put(argv, &n, "--no-gitignore");
 	for (size_t i = 0; i < c->ignore.count; i++) {

@@ -477,7 +477,7 @@ static int open_project(struct options *o, struct config_set *set, struct up_opt
 	if (r == 0)
 		r = up_init(up, uo, err);
 	if (r == 0)
-		o->common.hosts = (unsigned)up->sites.count;
+		o->common.hosts = sites_host_count(&up->sites);
 	return r;
 }
 

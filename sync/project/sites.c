@@ -499,3 +499,16 @@ void site_fini(struct site *p)
 	target_fini(&p->target);
 	free(p->target_text);
 }
+
+unsigned sites_host_count(const struct sites *s)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < s->count; i++) {
+		bool again = !s->list[i].target.host;
+		for (size_t j = 0; j < i && !again; j++)
+			again = s->list[j].host == s->list[i].host;
+		n += !again;
+	}
+	return n;
+}

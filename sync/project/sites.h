@@ -91,4 +91,7 @@ void sites_lost(struct sites *p, struct site *one);
 int site_build(struct site *p, struct inlay_error *err) inlay_must_check;
 void site_fini(struct site *p);
 
+/* Hosts that are reached over a network, each counted once: what the choice of a transport goes by. */
+unsigned sites_host_count(const struct sites *s);
+
 #endif

@@ -395,3 +395,24 @@ def test_bulk_sync(remote, sshd, src):
         write(src / f"f{i}", os.urandom(3_000_000))
     remote.sync(src, "testhost:ws")
     assert tree(sshd.home / "ws") == tree(src)
+
+
+@pytest.mark.usefixtures("fuse")
+@pytest.mark.parametrize("count", [2, 3])
+def test_components_on_many_hosts(remote, sshd, root, count):
+    """ssh connects for two hosts; for three it is asked for its configuration only, by whatever name they go."""
+    (sshd.dir / "config").write_text((sshd.dir / "config").read_text().replace("Host testhost", "Host testhost*"))
+    script = write(root / "bin/ssh", f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>{root}/used\nexec {sshd.ssh} \"$@\"\n")
+    script.chmod(0o755)
+    remote.env.update(INLAY_SSH=str(script), INLAY_TRANSPORT="auto")
+    hosts = [f"testhost{i}" for i in range(count)]
+    write(root / "project/nav/a", "nav")
+    write(root / "project/web/a", "web")
+    components = "".join(f"  {c}:\n    source: {c}\n    target: {c}-ws\n    hosts: [{h}]\n"
+                         for c, h in zip(["nav", "web", "more"], hosts))
+    write(root / "project/more/a", "more")
+    write(root / "project/inlay.yaml", f"version: 1\nhosts: [{', '.join(hosts)}]\ncomponents:\n{components}")
+    remote("sync", "--no-boot", cwd=root / "project")
+    assert (sshd.home / "nav-ws/a").read_text() == "nav" and (sshd.home / "web-ws/a").read_text() == "web"
+    connects = [line for line in (root / "used").read_text().splitlines() if "-G" not in line]
+    assert bool(connects) == (count == 2), connects
