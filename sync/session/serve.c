@@ -14,7 +14,8 @@
 
 enum {
 	HANDSHAKE_S = 10,
-	SILENCE_S = 180, /* of a client that promised to be heard */
+	LARGE_SET = 2000, /* entries: what they needed is given back to the system */
+	SILENCE_S = 180,  /* of a client that promised to be heard */
 };
 
 int serve_send(struct serve *s, enum message_type type, const struct inlay_buf *b,
@@ -267,6 +268,8 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 	if (r < 0)
 		return r;
 	serve_mount(s);
+	if (m.changed > LARGE_SET)
+		(void)malloc_trim(0);
 	return send_visible(s, &gen, inlay_monotonic_ns() - start, err);
 }
 

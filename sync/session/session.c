@@ -2,6 +2,7 @@
 #include "session/session.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -10,6 +11,7 @@
 #include "inlay/io.h"
 
 enum {
+	LARGE_SET = 2000,     /* files */
 	ATTEMPTS_MAX = 8,     /* conversations until a push gives up */
 	ASK_AFTER = 64 << 10, /* bytes of a cut change set for which it is worth a round trip */
 };
@@ -127,6 +129,16 @@ int session_save(struct session *s, struct inlay_error *err)
 	return r;
 }
 
+/* What a large change set needed is not needed for the next one. */
+static void let_go(struct session *s)
+{
+	plan_fini(&s->plan);
+	inlay_idset_fini(&s->known);
+	inlay_idset_fini(&s->sender.out.ended);
+	inlay_trees_forget(s->source->trees);
+	(void)malloc_trim(0);
+}
+
 int session_push(struct session *s, const struct inlay_root *root, bool durable,
 		 struct push_result *ret, struct inlay_error *err)
 {
@@ -151,6 +163,8 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 		ret->root = s->goal;
 		r = remember(s, err);
 	}
+	if (r == 0 && s->plan.file_count > LARGE_SET)
+		let_go(s);
 	/* What arrived of a large change set that was cut is asked for next time. */
 	if (r != 0 && (s->torn_set || s->commits > 0) && ret->sent_bytes > ASK_AFTER)
 		s->broken = true;

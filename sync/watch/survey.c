@@ -318,6 +318,8 @@ void survey(struct live *l)
 		if (watcher_changes(l->watcher)->left)
 			watcher_tidy(l->watcher, l->source->built);
 		publish(l, &k, &root);
+		/* The one that was saved is of no use any more. */
+		inlay_snapshot_unref(take_ptr(l->source->old));
 		tell_limits(l);
 	}
 	pathset_fini(&k.paths);

@@ -26,7 +26,16 @@ enum state {
 	IN_PIECE,      /* its bytes */
 };
 
-enum { ITEM_BLOB = 1, ITEM_TREE, ITEM_END, ITEM_BASES, ITEM_PATCH, PREFIX_KEPT = 4 << 20 };
+enum {
+	ITEM_BLOB = 1,
+	ITEM_TREE,
+	ITEM_END,
+	ITEM_BASES,
+	ITEM_PATCH,
+	PREFIX_KEPT = 4 << 20,
+	ZSTD_KEPT = 2 << 20,
+	NUMBERS_KEPT = 1 << 14
+};
 
 struct numbered {
 	struct inlay_digest id;
@@ -58,6 +67,15 @@ struct objects_in {
 	struct inlay_buf prefix; /* their contents */
 	struct inlay_digest patch_id;
 };
+
+static void free_numbers(struct objects_in *in)
+{
+	free(in->numbers);
+	free(in->trees);
+	in->numbers = NULL;
+	in->trees = NULL;
+	in->cap = in->tree_cap = 0;
+}
 
 static int new_zstd(struct objects_in *in, struct inlay_error *err)
 {
@@ -95,8 +113,7 @@ void objects_in_free(struct objects_in *in)
 	ZSTD_freeDCtx(in->zstd);
 	free(in->out);
 	inlay_buf_fini(&in->item);
-	free(in->numbers);
-	free(in->trees);
+	free_numbers(in);
 	free(in->ops);
 	free(in->bases);
 	inlay_buf_fini(&in->prefix);
@@ -345,6 +362,8 @@ static int begin_item(struct objects_in *in, uint8_t kind, struct inlay_error *e
 	case ITEM_END:
 		in->count = 0;
 		in->tree_count = 0;
+		if (in->cap > NUMBERS_KEPT)
+			free_numbers(in);
 		return 0;
 	default:
 		return bad(err, "an unknown item");
@@ -541,7 +560,7 @@ static int end_frame(struct objects_in *in, struct inlay_error *err)
 {
 	in->in_frame = false;
 	in->base_count = 0;
-	if (in->prefix.cap <= PREFIX_KEPT) {
+	if (in->prefix.cap <= PREFIX_KEPT && ZSTD_sizeof_DCtx(in->zstd) <= ZSTD_KEPT) {
 		inlay_buf_clear(&in->prefix);
 		return 0;
 	}

@@ -19,7 +19,7 @@ enum {
 	FIRST_WINDOW_LOG = 24, /* for a first sync: 16 MiB */
 	LDM_BYTES = 4 << 20,   /* above this much, matches far back are worth looking for */
 	MIN_WINDOW_LOG = 12,
-	KEPT_WINDOW_LOG = 24,
+	KEPT_WINDOW_LOG = 20,
 	DELTA_LDM_BYTES = 256 << 10, /* the same, with a prefix */
 	DELTA_TABLE_LOG = 20,
 	TREES_ROOM = 4096, /* directories come in the last frame */
@@ -196,8 +196,10 @@ int objects_out_end(struct objects_out *o, struct inlay_error *err)
 	inlay_idset_fini(&o->ended);
 	o->ended = o->numbers;
 	o->numbers = (struct inlay_idset){0};
-	int r = compress(o, &item, 1, o->prefixed ? ZSTD_e_continue : ZSTD_e_flush, err);
-	if (r == 0 && o->prefixed)
+	/* A large window is not kept until the next change set, on neither side. */
+	bool close = o->prefixed || o->window_log > SMALL_WINDOW_LOG;
+	int r = compress(o, &item, 1, close ? ZSTD_e_continue : ZSTD_e_flush, err);
+	if (r == 0 && close)
 		r = objects_out_frame(o, &(struct objects_frame){.level = o->level}, err);
 	return r < 0 ? r : emit(o, err);
 }
