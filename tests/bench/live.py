@@ -186,6 +186,10 @@ def replay(root, sshd, repo, rtt, count):
     print(f"replay of {count} commits ({rows[-1].strip() if rows else ''}), rtt {rtt:g} ms: "
           f"inlay {total['inlay']:.2f} s, {sent['inlay']} B; rsync -az {total['rsync']:.2f} s, {sent['rsync']} B; "
           f"ratio {total['inlay'] / total['rsync']:.3f} time, {sent['inlay'] / sent['rsync']:.3f} bytes", flush=True)
+    for row in live.inlay("status", "--json").rows:
+        if row.get("kind") == "target":
+            print("travelled as:", "; ".join(f"{name} {c['objects']} objects, {c['bytes']} B in {c['wire_bytes']} B"
+                                             for name, c in row["codecs"].items()), flush=True)
     live.end()
     proxy.close()
 
