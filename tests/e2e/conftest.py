@@ -24,6 +24,10 @@ MACHINE = os.uname().machine
 INLAYD = BUILD / f"inlayd-{MACHINE}"
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "release: long; not in the sanitized round of tests/run")
+
+
 def until(condition, timeout=20, what="it to happen"):
     """Polls a condition; what it gives is returned once it is true."""
     end = time.monotonic() + timeout

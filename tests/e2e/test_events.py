@@ -287,6 +287,7 @@ class Hammer:
             t.join()
 
 
+@pytest.mark.release
 def test_no_reader_sees_a_wrong_answer(inlay, root, src, watch):
     """Files that stay are always there; content never goes back; what was seen deleted does not come again."""
     dst = root / "dst"

@@ -679,6 +679,7 @@ def test_dead_network_gives_the_lock_back(src, root, inlay, sshd, watching):
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.release
 def test_fifty_cuts_during_a_branch_switch(src, root, inlay, sshd, watching):
     rnd = random.Random(3)
     for i in range(4000):
