@@ -784,7 +784,11 @@ def test_chokidar(inlay, root, src, chokidar):
         sync(inlay, src, dst)
         for seen in (lines, by_hand):
             until(lambda: "add end" in seen, what=f"the end in {seen}")
-        assert set(lines) == set(by_hand)
+
+        def settled(seen):
+            """Without a change of what was just added: chokidar tells of it or not, as the time falls, by hand too."""
+            return {line for line in seen if line.replace("change ", "add ", 1) not in seen or "add " in line}
+        assert settled(set(lines)) == settled(set(by_hand))
 
 
 # ---- an ordinary user ----
