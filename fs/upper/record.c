@@ -212,6 +212,10 @@ static int apply_name(struct upper *u, struct inlay_cursor *c, int64_t time_ns,
 		if (!node)
 			return bad(err, "a name of nothing");
 	}
+	/* What had the name may live on under another one. */
+	struct upper_dent *was = upper_name(dir, name, len);
+	if (was && was->node && was->node != node && !quiet)
+		was->node->ctime_ns = time_ns;
 	int r = upper_set_name(u, dir, name, len, node, err);
 	if (r < 0 || quiet)
 		return r;

@@ -177,9 +177,20 @@ static int act_link(void)
 	return link("f", "f-link");
 }
 
+static int act_rename_over_link(void)
+{
+	put("other", "other\n");
+	return rename("other", "f-link");
+}
+
+static int act_link_again(void)
+{
+	return link("f", "f-link2");
+}
+
 static int act_unlink_link(void)
 {
-	return unlink("f-link");
+	return unlink("f-link2");
 }
 
 static int act_rename(void)
@@ -285,6 +296,8 @@ void section_times(void)
 	stamps("chmod", "f", act_chmod);
 	stamps("chown", "f", act_chown);
 	stamps("link", "f", act_link);
+	stamps("link.renamed.over", "f", act_rename_over_link);
+	stamps("link.again", "f", act_link_again);
 	stamps("link.unlink", "f", act_unlink_link);
 	stamps("parent.rename", "d", act_rename);
 	stamps("parent.rename.from", "d", act_rename_back);
