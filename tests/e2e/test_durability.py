@@ -79,9 +79,19 @@ def disk(root, size):
         r = subprocess.run(["mount", "-o", "loop", image, where], capture_output=True)
         if r.returncode:
             pytest.skip(f"no loop mount here: {r.stderr.decode().strip()}")
+
+    def mount_copy():
+        """The disk as it is now: elsewhere the old mount may live on, in somebody's mount namespace."""
+        nonlocal image
+        old, image = image, image.with_name(image.name + "+")
+        subprocess.run(["cp", "--sparse=always", old, image], check=True)
+        old.unlink()
+        if len(image.name) > 200:
+            image = image.rename(root / "image")
+        mount()
     mount()
     try:
-        yield where, mount
+        yield where, mount_copy
     finally:
         end_below(root)
         subprocess.run(["umount", "-l", where], stderr=subprocess.DEVNULL)
