@@ -41,7 +41,8 @@ def hello(version=1, least=1):
 
 
 def open_(path, flags=CREATE | WRITE):
-    return frame(OPEN, bytes([flags]) + text(path) + text("test") + text("test:/") + bytes(32) + bytes([0]) + bytes(8))
+    root, wait, lease, config = bytes(32), bytes(1), bytes(8), bytes(2)
+    return frame(OPEN, bytes([flags]) + text(path) + text("test") + text("test:/") + root + wait + lease + config)
 
 
 class Peer:
