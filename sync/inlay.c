@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/completion.h"
 #include "transport/ssh2.h"
 
 static const struct command commands[] = {
@@ -47,6 +48,7 @@ static const struct command commands[] = {
 	{"check-ignore", cmd_check_ignore, "which paths are left out, and by which rule"},
 	{"why", cmd_why, "is a path synced, why, and which target has it"},
 	{"doctor", cmd_doctor, "what is well and what is not, here and on hosts"},
+	{"completion", cmd_completion, "completion for bash, zsh and fish"},
 	{"version", cmd_version, "versions of inlay and its formats"},
 };
 
@@ -67,9 +69,11 @@ int main(int argc, char **argv)
 		usage(stdout);
 		return INLAY_EXIT_OK;
 	}
-	/* Not for people: the libssh2 transport starts us anew. */
+	/* Not for people: the libssh2 transport starts us anew, and completion asks us. */
 	if (strcmp(name, SSH2_CHILD) == 0)
 		ssh2_main();
+	if (strcmp(name, COMPLETE_COMMAND) == 0)
+		return cmd_complete(argc - 1, argv + 1);
 	if (strcmp(name, "--version") == 0)
 		name = "version";
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)

@@ -117,6 +117,7 @@ int cmd_config(int argc, char **argv);
 int cmd_init(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_reset(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif
