@@ -156,6 +156,7 @@ int cmd_completion(int argc, char **argv)
 struct completing {
 	const char *prefix; /* of what is printed: "--state=" or "" */
 	const char *word;   /* as far as it is typed, behind the prefix */
+	bool dirs, files;   /* the shell's own names, too */
 	struct inlay_buf help;
 	bool loaded; /* inlay.yaml was looked for */
 	bool found;  /* ... and read */
@@ -285,10 +286,10 @@ static void offer_kind(void *ctx, const char *kind)
 		offer_targets(c);
 	if (!remote &&
 	    (strcmp(kind, "DST") == 0 || strcmp(kind, "SRC") == 0 || strcmp(kind, "DIR") == 0))
-		(void)puts(":dirs");
+		c->dirs = true;
 	else if (strcmp(kind, "PATH") == 0 || strcmp(kind, "FILE") == 0 || strcmp(kind, "F") == 0 ||
 		 strcmp(kind, "ARCHIVE") == 0 || strcmp(kind, "CMD") == 0)
-		(void)puts(":files");
+		c->files = true;
 }
 
 static bool offer_command(void *ctx, const char *name, const char *text, size_t len)
@@ -407,6 +408,10 @@ int cmd_complete(int argc, char **argv)
 		else
 			help_each_argument(text, p.depth, p.arguments, offer_kind, &c);
 	}
+	if (c.dirs)
+		(void)puts(":dirs");
+	if (c.files)
+		(void)puts(":files");
 	inlay_buf_fini(&c.help);
 	if (c.loaded)
 		config_set_fini(&c.set);

@@ -122,7 +122,7 @@ bool help_each_command(const char *help,
 			const char *text = stop;
 			while (*text == ' ')
 				text++;
-			if (text > stop + 1 && fn(ctx, name, text, (size_t)(end - text)))
+			if (text > stop && fn(ctx, name, text, (size_t)(end - text)))
 				return true;
 		}
 		line = *end ? end + 1 : end;
