@@ -262,7 +262,7 @@ static void offer_targets(struct completing *c)
 /* "bash|zsh|fish" */
 static void offer_choices(const struct completing *c, const char *kind)
 {
-	char word[40];
+	char word[64];
 
 	for (const char *at = kind, *end; *at; at = *end ? end + 1 : end) {
 		end = strchrnul(at, '|');
@@ -307,7 +307,7 @@ static bool offer_option(void *ctx, const struct help_option *o)
 struct wanted {
 	const char *name;
 	size_t len;
-	char argument[40];
+	char argument[64]; /* or its choices */
 };
 
 static bool same_option(void *ctx, const struct help_option *o)
@@ -316,7 +316,8 @@ static bool same_option(void *ctx, const struct help_option *o)
 
 	if (strncmp(o->name, w->name, w->len) != 0 || o->name[w->len])
 		return false;
-	memcpy(w->argument, o->argument, sizeof w->argument);
+	(void)snprintf(w->argument, sizeof w->argument, "%s",
+		       *o->choices ? o->choices : o->argument);
 	return true;
 }
 
@@ -343,7 +344,7 @@ struct place {
 	size_t depth, arguments;
 	bool verbs;     /* the next word is a command or a verb */
 	bool behind;    /* behind "--" */
-	char value[40]; /* the word is the value of an option */
+	char value[64]; /* the word is the value of an option */
 };
 
 static bool load_help(struct completing *c, struct place *p)

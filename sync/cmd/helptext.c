@@ -69,6 +69,37 @@ static const char *read_names(const char *at, const char *end, struct help_optio
 	return at;
 }
 
+/* "always (the default), on-failure, or never" into "always|on-failure|never"; anything else gives "". */
+static void read_choices(const char *at, const char *end, char ret[static 64])
+{
+	size_t n = 0, len = 0;
+
+	*ret = 0;
+	for (;;) {
+		const char *stop = at;
+		while (stop < end && name_byte(*stop))
+			stop++;
+		if (stop == at || len + (size_t)(stop - at) + 2 > 64)
+			break;
+		len += (size_t)snprintf(ret + len, 64 - len, "%s%.*s", n ? "|" : "",
+					(int)(stop - at), at);
+		n++;
+		const char *close = memchr(stop, ')', (size_t)(end - stop));
+		if (end - stop > 2 && stop[0] == ' ' && stop[1] == '(' && close)
+			stop = close + 1;
+		at = stop;
+		if (end - at > 2 && at[0] == ',')
+			at++;
+		if (end - at > 4 && memcmp(at, " or ", 4) == 0)
+			at += 3;
+		if (at == stop)
+			break;
+		at += at < end && *at == ' ';
+	}
+	if (n < 2)
+		*ret = 0;
+}
+
 /* Where the next option of the line begins: behind two blanks or more. NULL: nowhere. */
 static const char *next_option(const char *at, const char *end)
 {
@@ -97,6 +128,8 @@ bool help_each_option(const char *help, bool (*fn)(void *ctx, const struct help_
 			for (size_t i = 0; i < count; i++) {
 				list[i].text = text;
 				list[i].text_len = (size_t)(stop - text);
+				if (*list[i].argument)
+					read_choices(text, stop, list[i].choices);
 				if (fn(ctx, &list[i]))
 					return true;
 			}

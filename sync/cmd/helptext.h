@@ -15,7 +15,9 @@
 struct help_option {
 	char name[40];     /* "--exclude" or "-n" */
 	char argument[40]; /* "PATTERN"; "" = it takes none */
-	const char *text;  /* what it is for; not ended */
+	char choices
+		[64]; /* "auto|openssh|libssh2": what the text begins with, if it is a list; else "" */
+	const char *text; /* what it is for; not ended */
 	size_t text_len;
 };
 

@@ -85,6 +85,7 @@ CASES = [
     ("inlay log rob\tws", ["inlay", "log", "robot1:ws"]),
     ("inlay sync --state=some-fol\t", ["inlay", "sync", "--state=some-folder/"]),
     ("inlay exec depot:ws -- some-fi\t", ["inlay", "exec", "depot:ws", "--", "some-file"]),
+    ("inlay run --restart on\t--stop-t\t5s", ["inlay", "run", "--restart", "on-failure", "--stop-timeout", "5s"]),
     ("inlay nothing x\t", ["inlay", "nothing", "x"]),
 ]
 
@@ -136,10 +137,21 @@ def test_options_are_those_of_the_help(inlay):
 def test_targets_that_were_synced_are_offered(inlay, place, src, root):
     write(src / "f", "x")
     inlay("sync", "--no-mount", src, root / "shown here")
+    inlay("sync", "--no-mount", src, root / "would be\na line")
     assert words(inlay, "log", "") == [str(root / "shown here"), "robot1:", "depot:", ":dirs"]
     assert words(inlay, "watch", "--exclude", "") == []
     assert words(inlay, "watch", src, "x", "rob") == ["robot1:", ":dirs"]
     assert words(inlay, "log", src, "") == []
+
+
+def test_values_that_a_help_text_lists(inlay):
+    assert words(inlay, "sync", "--transport", "") == ["auto", "openssh", "libssh2"]
+    assert words(inlay, "run", "--restart=") == ["--restart=always", "--restart=on-failure", "--restart=never"]
+    assert words(inlay, "mount", "--owner", "") == ["squash", "keep"]
+    assert words(inlay, "sync", "--xattrs", "") == ["on", "off"]
+    assert words(inlay, "image", "build", "--builder", "d") == ["docker"]
+    for typed in (("sync", "--bwlimit"), ("watch", "--poll"), ("image", "build", "--platform"), ("run", "-E")):
+        assert words(inlay, *typed, "") == []
 
 
 def test_odd_places_offer_nothing(inlay, place):

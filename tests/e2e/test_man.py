@@ -105,6 +105,13 @@ def test_every_variable_of_a_hook_stands_in_inlay_hooks_7():
     assert told == code == set(re.findall(r"INLAY_[A-Z_]+", "".join(rows)))
 
 
+def test_every_exit_code_stands_in_inlay_1():
+    text = sections("inlay.1", "Sh")["EXIT STATUS"]
+    code = set(re.findall(r"INLAY_EXIT_[A-Z_]+ = (\d+)", (TOP / "include/inlay/error.h").read_text()))
+    # sync --exit-code has one of its own.
+    assert set(re.findall(r"^\.It (\d+)", text, re.M)) == code | {"10"}
+
+
 def test_the_environment_of_inlay_1_is_what_the_source_reads():
     code = set()
     for path in TOP.glob("sync/**/*.c"):
