@@ -336,7 +336,6 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 	int r = targets && peers ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
 
 	patterns_use(&o->patterns, &o->scan.ignore);
-	o->common.hosts = (unsigned)count;
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		r = target_parse(dst[i], &targets[i], &err);
 		o->common.hosts += r == 0 && targets[i].host;

@@ -563,7 +563,7 @@ def test_two_targets_and_one_is_dead(src, root, inlay, sshd):
         sshd.stop()
         for pid in pids_with(str(sshd.dir / "config")):
             os.kill(pid, signal.SIGKILL)
-        w.state("reconnecting")
+        w.state("reconnecting", timeout=60)             # a dead peer is noticed within 25 s
         (src / "d0/f0.c").write_text("for one\n")
         e = w.visible(root / "dst")
         assert e["visible_ms"] < 2000
