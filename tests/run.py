@@ -74,49 +74,25 @@ def meson_tests(where, *options):
             result(kind, f"{where}: {test['name']}", cases(output))
 
 
-def run_pytest(where, report, *options):
-    """Runs end to end tests; the cases of the report, or None and the output when there is none."""
+def end_to_end(where, *options):
+    say("end to end tests of", where)
+    report = LOGS / f"e2e-{where}.xml"
     report.unlink(missing_ok=True)
     r = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "300",
-                        "--tb=short", f"--junitxml={report}", *options],
+                        "-n", str((os.cpu_count() or 1) + 1), # they wait more than they work
+                        "--tb=short", f"--junitxml={report}", "tests/e2e", *options],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                        env=dict(os.environ, INLAY_BUILD=str(TOP / where), PYTHONDONTWRITEBYTECODE="1",
                                 **SANITIZERS))
     if not report.exists():
-        return None, r.stdout.decode(errors="replace")
-    return list(xml.parse(report).getroot().iter("testcase")), ""
-
-
-def why_bad(case):
-    bad = case.find("failure") if case.find("failure") is not None else case.find("error")
-    return None if bad is None else (bad.text or "") + (bad.get("message") or "")
-
-
-def passes_alone(where, case, why):
-    """A test has deadlines, and its neighbours may have held it up: it gets a second try on its own, and a line that
-    says so. What a sanitizer said is never forgiven."""
-    if "Sanitizer" in why or "runtime error" in why:
-        return False
-    node = f"{case.get('classname').replace('.', '/')}.py::{case.get('name')}"
-    again, _ = run_pytest(where, LOGS / "again.xml", node)
-    return bool(again) and all(why_bad(c) is None for c in again)
-
-
-def end_to_end(where, *options):
-    say("end to end tests of", where)
-    workers = str((os.cpu_count() or 1) + 1)    # they wait more than they work
-    cases, output = run_pytest(where, LOGS / f"e2e-{where}.xml", "-n", workers, "tests/e2e", *options)
-    if cases is None:
-        result("failed", f"e2e of {where}", output)
+        result("failed", f"e2e of {where}", r.stdout.decode(errors="replace"))
         return
-    for case in cases:
+    for case in xml.parse(report).getroot().iter("testcase"):
         name = f"{where}: {case.get('classname')}.{case.get('name')}"
-        why, skip = why_bad(case), case.find("skipped")
-        if why is not None and passes_alone(where, case, why):
-            say("passed, but only on its own:", name, why.strip().splitlines()[-1][:200] if why.strip() else "")
-            counts["passed"] += 1
-        elif why is not None:
-            result("failed", name, why)
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        skip = case.find("skipped")
+        if bad is not None:
+            result("failed", name, (bad.text or "") + (bad.get("message") or ""))
         elif skip is not None:
             say("skipped", name, skip.get("message"))
             counts["skipped"] += 1
