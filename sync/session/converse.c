@@ -5,9 +5,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "inlay/io.h"
+
 enum {
 	ATTEMPTS_MAX = 8,        /* to read a folder that changes */
 	DELETE_HALT_COUNT = 100, /* more than this many, and more than half: halt */
+	DELETE_BURST_S = 60,     /* deletions nearer than this to each other are one */
 	HAVE_PER_FRAME = INLAY_FRAME_MAX / 8,
 };
 
@@ -85,12 +88,31 @@ static int halt(struct inlay_error *err, const char *why, uint64_t removed, uint
 	return r;
 }
 
+/* How many entries are gone since a deletion began, and of how many: a kept session sees a slow one in slices. */
+static uint64_t gone_since(struct session *p, uint64_t had, uint64_t has)
+{
+	int64_t now = inlay_monotonic_ns();
+	bool over =
+		!p->deleting_halted && now - p->deleted_ns > DELETE_BURST_S * INT64_C(1000000000);
+
+	if (over || had > p->most_entries)
+		p->most_entries = had;
+	if (has < had)
+		p->deleted_ns = now;
+	return p->most_entries > has ? p->most_entries - has : 0;
+}
+
 static int check_deletes(struct session *p, struct inlay_error *err)
 {
 	uint64_t had = p->opened.live.entries, has = p->plan.entries, removed = p->plan.removed;
 
+	if (p->o->force) {
+		p->most_entries = has;
+		p->deleting_halted = false;
+	}
 	if (p->o->force || p->o->keep_extra || had == 0)
 		return 0;
+	uint64_t gone = gone_since(p, had, has);
 	/* Without the target's trees only the numbers can be compared. */
 	if (!p->plan.against_base)
 		removed = had > has ? had - has : 0;
@@ -99,6 +121,10 @@ static int check_deletes(struct session *p, struct inlay_error *err)
 	if (removed > DELETE_HALT_COUNT && removed > had / 2)
 		return halt(err, "more than half of the target is missing in the source", removed,
 			    had);
+	p->deleting_halted = gone > DELETE_HALT_COUNT && gone > p->most_entries / 2;
+	if (p->deleting_halted)
+		return halt(err, "more than half of the target went in a short time", gone,
+			    p->most_entries);
 	return 0;
 }
 

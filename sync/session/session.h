@@ -52,7 +52,10 @@ struct session {
 	struct inlay_idset known; /* on the target */
 	struct inlay_idset lost;  /* bases that it refused: eight bytes of their ids, then zeros */
 	struct plan plan;
-	struct recent recent; /* kept sessions only */
+	struct recent recent;  /* kept sessions only */
+	uint64_t most_entries; /* of the target, since the deletion at hand began */
+	int64_t deleted_ns;    /* monotonic: the last change set that took entries away */
+	bool deleting_halted;  /* it stays a deletion until it is undone or forced */
 	struct push_progress progress;
 	struct inlay_buf moved_path; /* SESSION_LATER: the file that is another by now */
 	unsigned commits;            /* sent and not yet answered */

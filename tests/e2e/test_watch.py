@@ -469,6 +469,27 @@ def test_mass_deletion(inlay, src, root, watching):
     assert w.rows()[0]["state"] == "in sync"
 
 
+def test_mass_deletion_in_slices(inlay, src, root, watching):
+    filled(src, 10, 100)
+    w = watching()
+    for d in range(4):
+        shutil.rmtree(src / f"d{d}")
+        w.flush()
+    # Not half of what the target has by now, but more than half of what it had.
+    shutil.rmtree(src / "d5")
+    shutil.rmtree(src / "d4")
+    w.flush(code=4)
+    assert (root / "dst/d5/f0.c").exists()
+    write(src / "d6/new", "an edit does not lift it\n")
+    w.flush(code=4)
+    assert not (root / "dst/d6/new").exists()
+    inlay("sync", "--force", src, root / "dst")
+    same(src, root / "dst")
+    shutil.rmtree(src / "d6")
+    w.flush()
+    same(src, root / "dst")
+
+
 def test_mass_deletion_undone(src, root, watching):
     filled(src, 30, 10)
     w = watching("--settle", "200ms", "--max-delay", "2s")
