@@ -75,6 +75,8 @@ struct inlay_host {
 	bool durable_wanted, ending;
 };
 
+/* host.c */
+
 /* A line in keeper.log, with the time. */
 void host_log(struct inlay_host *host, const char *fmt, ...) inlay_printf(2, 3);
 /* Makes the main thread look after workspaces whose worker ended. */
@@ -82,6 +84,10 @@ void host_wake(struct inlay_host *host);
 
 /* The main thread waits for the process when it ends. */
 void host_add_child(struct inlay_host *host, pid_t pid);
+/* ... which is this, without blocking. Only for those: other children have a thread that waits for them. */
+void host_reap(struct inlay_host *host);
+/* For one that is in no list yet or any more; NULL is nothing. */
+void workspace_free(struct inlay_workspace *ws);
 
 /* workspace.c: reads ws/ at the start. */
 int host_load_workspaces(struct inlay_host *host, struct inlay_error *err) inlay_must_check;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -13,8 +12,6 @@
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "inlay/io.h"
 #include "inlay/text.h"
@@ -23,44 +20,10 @@
 
 enum {
 	TREE_CACHE_BYTES = 4 << 20,
-	LOG_BYTES_MAX = 1 << 20, /* then it starts anew, the old one is kept once */
 	GC_EVERY_S = 3600,
 	GC_GRACE_S = 3600,
 	SESSION_STACK_BYTES = 1 << 20,
 };
-
-/* ---- the log ---- */
-
-void host_log(struct inlay_host *host, const char *fmt, ...)
-{
-	auto_buf struct inlay_buf b = {0};
-	auto_buf struct inlay_buf text = {0};
-	char line[2048];
-	struct stat st;
-	va_list ap;
-
-	va_start(ap, fmt);
-	int n = vsnprintf(line, sizeof line, fmt, ap);
-	va_end(ap);
-	if (n < 0)
-		return;
-	inlay_text_time(&b, inlay_now_ns());
-	inlay_buf_u8(&b, ' ');
-	inlay_text_escape(&b, line, strlen(line));
-	inlay_buf_u8(&b, '\n');
-	if (b.failed || host->log_fd < 0)
-		return;
-	if (fstat(host->log_fd, &st) == 0 && st.st_size > LOG_BYTES_MAX) {
-		(void)renameat(host->state_fd, "keeper.log", host->state_fd, "keeper.log.1");
-		int fd = openat(host->state_fd, "keeper.log",
-				O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-		if (fd >= 0) {
-			(void)dup3(fd, host->log_fd, O_CLOEXEC);
-			(void)close(fd);
-		}
-	}
-	(void)!write(host->log_fd, b.data, b.len);
-}
 
 /* ---- starting ---- */
 
@@ -217,39 +180,6 @@ struct loop {
 	bool end;
 };
 
-void host_wake(struct inlay_host *host)
-{
-	uint64_t one = 1;
-
-	(void)!write(host->wake_fd, &one, sizeof one);
-}
-
-void host_add_child(struct inlay_host *host, pid_t pid)
-{
-	scope_lock(&host->lock);
-	if (host->child_count == host->child_cap) {
-		size_t cap = host->child_cap ? host->child_cap * 2 : 8;
-		pid_t *more = reallocarray(host->children, cap, sizeof *more);
-		if (!more)
-			return; /* it stays a zombie until the keeper ends */
-		host->children = more;
-		host->child_cap = cap;
-	}
-	host->children[host->child_count++] = pid;
-}
-
-/* Only our workers: other children have a thread that waits for them. */
-static void reap(struct inlay_host *host)
-{
-	scope_lock(&host->lock);
-	for (size_t i = 0; i < host->child_count;) {
-		if (waitpid(host->children[i], NULL, WNOHANG) != 0)
-			host->children[i] = host->children[--host->child_count];
-		else
-			i++;
-	}
-}
-
 static void accept_serve(struct loop *l)
 {
 	struct timeval patience = {.tv_sec = 2};
@@ -376,13 +306,13 @@ static void run_loop(struct loop *l)
 			struct signalfd_siginfo si;
 			(void)!read(l->signal_fd, &si, sizeof si);
 			l->end |= si.ssi_signo != SIGCHLD;
-			reap(l->host);
+			host_reap(l->host);
 		}
 		if (fds[2].revents) {
 			uint64_t count;
 			(void)!read(l->host->wake_fd, &count, sizeof count);
 			(void)!inlay_host_each(l->host, look_after, NULL, NULL);
-			reap(l->host);
+			host_reap(l->host);
 		}
 		if (fds[3].revents)
 			host_look_after_programs(l->host);

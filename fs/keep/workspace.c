@@ -30,16 +30,6 @@ enum {
 		2 * INLAY_HOST_PATH_MAX + INLAY_REDIRECTS_MAX * (INLAY_REDIRECT_PATH_MAX + 1),
 };
 
-struct inlay_store *inlay_host_store(struct inlay_host *host)
-{
-	return host->store;
-}
-
-struct inlay_trees *inlay_host_trees(struct inlay_host *host)
-{
-	return host->trees;
-}
-
 /* ---- the description on the disk ---- */
 
 static uint8_t saved_flags(const struct inlay_workspace *ws)
@@ -100,23 +90,7 @@ static int parse_description(struct inlay_workspace *ws, const struct inlay_buf 
 
 /* ---- objects ---- */
 
-static void free_workspace(struct inlay_workspace *ws)
-{
-	if (!ws)
-		return;
-	link_close(ws->link);
-	inlay_cleanup_close(&ws->fuse_fd);
-	inlay_cleanup_close(&ws->dir_fd);
-	inlay_idset_fini(&ws->damaged);
-	inlay_buf_fini(&ws->redirects);
-	(void)pthread_cond_destroy(&ws->unowned);
-	(void)pthread_cond_destroy(&ws->raised);
-	(void)pthread_mutex_destroy(&ws->lock);
-	(void)pthread_mutex_destroy(&ws->programs);
-	(void)pthread_mutex_destroy(&ws->change);
-	free(ws);
-}
-INLAY_DEFINE_CLEANUP(struct inlay_workspace, free_workspace)
+INLAY_DEFINE_CLEANUP(struct inlay_workspace, workspace_free)
 
 static struct inlay_workspace *new_workspace(struct inlay_host *host, const char *id)
 {
@@ -182,7 +156,7 @@ static int add_to_host(struct inlay_host *host, struct inlay_workspace *ws, stru
 
 static int load_workspace(struct inlay_host *host, const char *id, struct inlay_error *err)
 {
-	auto_of(free_workspace) struct inlay_workspace *ws = new_workspace(host, id);
+	auto_of(workspace_free) struct inlay_workspace *ws = new_workspace(host, id);
 	auto_buf struct inlay_buf b = {0};
 
 	if (!ws)
@@ -343,7 +317,7 @@ static struct inlay_workspace *find(struct inlay_host *host, const char *id)
 static int make_workspace(struct inlay_host *host, const char *id, const char *path,
 			  struct inlay_workspace **ret, struct inlay_error *err)
 {
-	auto_of(free_workspace) struct inlay_workspace *ws = new_workspace(host, id);
+	auto_of(workspace_free) struct inlay_workspace *ws = new_workspace(host, id);
 
 	if (!ws)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
@@ -385,44 +359,6 @@ int inlay_host_workspace(struct inlay_host *host, const char *path, bool create,
 	ws->refs++;
 	*ret = ws;
 	return 0;
-}
-
-void inlay_workspace_unref(struct inlay_workspace *ws)
-{
-	if (!ws)
-		return;
-	{
-		scope_lock(&ws->host->lock);
-		if (--ws->refs > 0)
-			return;
-	}
-	free_workspace(ws);
-}
-
-int inlay_host_each(struct inlay_host *host,
-		    int (*fn)(void *ctx, struct inlay_workspace *ws, struct inlay_error *err),
-		    void *ctx, struct inlay_error *err)
-{
-	size_t count;
-	auto_free struct inlay_workspace **list = NULL;
-	{
-		scope_lock(&host->lock);
-		count = host->count;
-		list = reallocarray(NULL, count + 1, sizeof(struct inlay_workspace *));
-		if (!list)
-			return inlay_error_set(err, -ENOMEM, "out of memory");
-		for (size_t i = 0; i < count; i++) {
-			list[i] = host->workspaces[i];
-			list[i]->refs++;
-		}
-	}
-	int r = 0;
-	for (size_t i = 0; i < count; i++) {
-		if (r == 0)
-			r = fn(ctx, list[i], err);
-		inlay_workspace_unref(list[i]);
-	}
-	return r;
 }
 
 /* ---- who may change it ---- */
