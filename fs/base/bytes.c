@@ -90,6 +90,20 @@ const uint8_t *inlay_cursor_string(struct inlay_cursor *c, size_t max, size_t *r
 	return p;
 }
 
+void inlay_cursor_cstring(struct inlay_cursor *c, char *ret, size_t size)
+{
+	size_t len;
+	const uint8_t *p = inlay_cursor_string(c, size - 1, &len);
+
+	ret[0] = 0;
+	if (p && !memchr(p, 0, len)) {
+		memcpy(ret, p, len);
+		ret[len] = 0;
+	} else {
+		c->failed = true;
+	}
+}
+
 bool inlay_cursor_done(const struct inlay_cursor *c)
 {
 	return !c->failed && c->left == 0;

@@ -4,8 +4,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -250,25 +253,25 @@ int inlay_remove_tree(int dirfd, const char *name, struct inlay_error *err)
 }
 
 /* sockaddr_un has room for 107 bytes; /proc/self/fd/N/name reaches any directory within them. */
-static int unix_address(int dirfd, const char *name, struct sockaddr_un *ret,
-			struct inlay_error *err)
+static int unix_socket(int dirfd, const char *name, int type, struct sockaddr_un *ret_address,
+		       int *ret_fd, struct inlay_error *err)
 {
-	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-	int n = snprintf(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", dirfd, name);
-	if (n < 0 || (size_t)n >= sizeof ret->sun_path)
+	*ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	int n = snprintf(ret_address->sun_path, sizeof ret_address->sun_path, "/proc/self/fd/%d/%s",
+			 dirfd, name);
+	if (n < 0 || (size_t)n >= sizeof ret_address->sun_path)
 		return inlay_error_set(err, -ENAMETOOLONG, "socket name '%s' is too long", name);
-	return 0;
+	*ret_fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	return *ret_fd < 0 ? inlay_error_sys(err, -errno, "make a socket") : 0;
 }
 
 int inlay_unix_listen(int dirfd, const char *name, int type, int *ret_fd, struct inlay_error *err)
 {
 	struct sockaddr_un addr;
-	int r = unix_address(dirfd, name, &addr, err);
+	auto_close int fd = -1;
+	int r = unix_socket(dirfd, name, type, &addr, &fd, err);
 	if (r < 0)
 		return r;
-	auto_close int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return inlay_error_sys(err, -errno, "make a socket");
 	/* The caller holds the lock that makes it the only listener: what is there is a leftover.
 	 */
 	if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
@@ -284,12 +287,10 @@ int inlay_unix_listen(int dirfd, const char *name, int type, int *ret_fd, struct
 int inlay_unix_connect(int dirfd, const char *name, int type, int *ret_fd, struct inlay_error *err)
 {
 	struct sockaddr_un addr;
-	int r = unix_address(dirfd, name, &addr, err);
+	auto_close int fd = -1;
+	int r = unix_socket(dirfd, name, type, &addr, &fd, err);
 	if (r < 0)
 		return r;
-	auto_close int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return inlay_error_sys(err, -errno, "make a socket");
 	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0) {
 		if (errno == ENOENT || errno == ECONNREFUSED)
 			return INLAY_UNIX_NOBODY;
@@ -380,4 +381,16 @@ int64_t inlay_now_ns(void)
 int64_t inlay_monotonic_ns(void)
 {
 	return clock_ns(CLOCK_MONOTONIC);
+}
+
+int inlay_signal_fd(const int *signals, int *ret_fd, struct inlay_error *err)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	for (; *signals; signals++)
+		(void)sigaddset(&set, *signals);
+	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+	*ret_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return *ret_fd < 0 ? inlay_error_sys(err, -errno, "set up signals") : 0;
 }

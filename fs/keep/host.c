@@ -2,7 +2,10 @@
 /* What everything in the keeper stands on: its log, its children, its list of workspaces. */
 #include "keep/host.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +16,8 @@
 
 #include "inlay/io.h"
 #include "inlay/text.h"
+
+extern char **environ;
 
 enum { LOG_BYTES_MAX = 1 << 20 }; /* then it starts anew, the old one is kept once */
 
@@ -77,6 +82,40 @@ void host_reap(struct inlay_host *host)
 		else
 			i++;
 	}
+}
+
+int host_spawn(struct inlay_host *host, const char *what, char *const argv[], const int fds[],
+	       size_t count, pid_t *ret, struct inlay_error *err)
+{
+	enum { FIRST = 3, ABOVE = 16 };
+	int high[ABOVE - FIRST] = {0};
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	for (size_t i = 0; i < count; i++) {
+		/* Above the numbers that they get: one dup2 must not overwrite the other's source. */
+		high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, ABOVE);
+		(void)posix_spawn_file_actions_adddup2(&actions, high[i], FIRST + (int)i);
+	}
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+	int r = 0;
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = high[i] < 0 ? EMFILE : 0;
+	if (r == 0)
+		r = posix_spawn(ret, "/proc/self/exe", &actions, &attr, argv, environ);
+	for (size_t i = 0; i < count; i++)
+		inlay_cleanup_close(&high[i]);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
+	if (r != 0)
+		return inlay_error_sys(err, -r, "start %s", what);
+	host_add_child(host, *ret);
+	return 0;
 }
 
 struct inlay_store *inlay_host_store(struct inlay_host *host)

@@ -86,6 +86,10 @@ void host_wake(struct inlay_host *host);
 void host_add_child(struct inlay_host *host, pid_t pid);
 /* ... which is this, without blocking. Only for those: other children have a thread that waits for them. */
 void host_reap(struct inlay_host *host);
+/* Starts this program anew as a session of its own, with fds[i] as descriptor 3 + i, and adds it to the children;
+ * `what` is for the error. */
+int host_spawn(struct inlay_host *host, const char *what, char *const argv[], const int fds[],
+	       size_t count, pid_t *ret, struct inlay_error *err) inlay_must_check;
 /* For one that is in no list yet or any more; NULL is nothing. */
 void workspace_free(struct inlay_workspace *ws);
 

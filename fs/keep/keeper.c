@@ -361,17 +361,11 @@ static void end_host(struct inlay_host *host, pthread_t durable)
 
 static int block_signals(int *ret_fd, struct inlay_error *err)
 {
-	sigset_t set;
+	static const int heard[] = {SIGTERM, SIGINT, SIGCHLD, 0};
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGCHLD);
-	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
-	*ret_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return *ret_fd < 0 ? inlay_error_sys(err, -errno, "set up signals") : 0;
+	return inlay_signal_fd(heard, ret_fd, err);
 }
 
 int inlay_keep(const struct inlay_keep_options *options, struct inlay_error *err)

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -19,8 +18,6 @@
 #include "keep/written.h"
 
 enum {
-	WORKER_FUSE_FD = 3, /* in the worker */
-	WORKER_READY_FD = 4,
 	QUICK_DEATHS_MAX = 5,
 };
 
@@ -29,23 +26,14 @@ static const int64_t show_timeout_ns = 120ll * 1000000000;
 static const int64_t replay_wait_ns = 2ll * 1000000000;
 static const int64_t quick_death_ns = 10ll * 1000000000;
 
-extern char **environ;
-
 /* ---- the worker's process ---- */
 
 static int spawn_worker(struct inlay_workspace *ws, int fuse_fd, int ready_fd, pid_t *ret,
 			struct inlay_error *err)
 {
-	/* Above the numbers that they get in the worker: one dup2 must not overwrite the other's source. */
-	auto_close int fuse_high = fcntl(fuse_fd, F_DUPFD_CLOEXEC, 16);
-	auto_close int ready_high = fcntl(ready_fd, F_DUPFD_CLOEXEC, 16);
 	char ws_path[INLAY_HOST_PATH_MAX + 64], store_path[INLAY_HOST_PATH_MAX + 64];
 	char name[] = "inlayd", verb[] = "mount", path_opt[] = "--workspace",
 	     store_opt[] = "--store", point_opt[] = "--point";
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none;
-	pid_t pid;
 
 	(void)snprintf(ws_path, sizeof ws_path, "%s/ws/%s", ws->host->state_path, ws->state.id);
 	(void)snprintf(store_path, sizeof store_path, "%s/store", ws->host->state_path);
@@ -58,21 +46,8 @@ static int spawn_worker(struct inlay_workspace *ws, int fuse_fd, int ready_fd, p
 		argv[argc++] = xattrs;
 	if (ws->state.policy.keep_owners)
 		argv[argc++] = owners;
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawn_file_actions_adddup2(&actions, fuse_high, WORKER_FUSE_FD);
-	(void)posix_spawn_file_actions_adddup2(&actions, ready_high, WORKER_READY_FD);
-	(void)sigemptyset(&none);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-	int r = posix_spawn(&pid, "/proc/self/exe", &actions, &attr, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attr);
-	if (r != 0)
-		return inlay_error_sys(err, -r, "start the mount's worker");
-	host_add_child(ws->host, pid);
-	*ret = pid;
-	return 0;
+	return host_spawn(ws->host, "the mount's worker", argv, (const int[]){fuse_fd, ready_fd}, 2,
+			  ret, err);
 }
 
 /* The worker writes a byte when it listens; its end closes the pipe. */

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -24,10 +23,7 @@ enum {
 	ANSWER_MS = 10000, /* beyond the program's own time to stop */
 	QUICK_DEATH_S = 2,
 	QUICK_DEATHS_MAX = 5,
-	SUPERVISOR_READY_FD = 3,
 };
-
-extern char **environ;
 
 /* The end of a supervisor, as a connection that ends. */
 struct watch {
@@ -118,31 +114,15 @@ static int answer_time_ms(const struct inlay_run_spec *spec)
 static int spawn_supervisor(struct inlay_workspace *ws, const char *name, int ready_fd,
 			    struct inlay_error *err)
 {
-	auto_close int high = fcntl(ready_fd, F_DUPFD_CLOEXEC, 16);
 	char dir[INLAY_HOST_PATH_MAX + 128], self[] = "inlayd", verb[] = "supervise",
 					     dir_opt[] = "--dir", ready_opt[] = "--ready-fd",
 					     ready[] = "3", ws_opt[] = "--workspace";
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none;
 	pid_t pid;
 
 	(void)snprintf(dir, sizeof dir, "%s/ws/%s/run/%s", ws->host->state_path, ws->state.id,
 		       name);
 	char *argv[] = {self, verb, dir_opt, dir, ws_opt, ws->state.path, ready_opt, ready, NULL};
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawn_file_actions_adddup2(&actions, high, SUPERVISOR_READY_FD);
-	(void)sigemptyset(&none);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-	int r = posix_spawn(&pid, "/proc/self/exe", &actions, &attr, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attr);
-	if (r != 0)
-		return inlay_error_sys(err, -r, "start the program's supervisor");
-	host_add_child(ws->host, pid);
-	return 0;
+	return host_spawn(ws->host, "the program's supervisor", argv, &ready_fd, 1, &pid, err);
 }
 
 /* From now on its end wakes the main thread. */

@@ -397,17 +397,11 @@ static int open_spec(struct supervisor *s, struct inlay_error *err)
 
 static int open_signals(int *ret, struct inlay_error *err)
 {
-	sigset_t set;
+	static const int heard[] = {SIGTERM, SIGINT, SIGCHLD, 0};
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGCHLD);
-	(void)sigprocmask(SIG_BLOCK, &set, NULL);
-	*ret = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return *ret < 0 ? inlay_error_sys(err, -errno, "set up signals") : 0;
+	return inlay_signal_fd(heard, ret, err);
 }
 
 int inlay_supervise(const struct inlay_supervise_options *o, struct inlay_error *err)

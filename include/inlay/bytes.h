@@ -84,6 +84,8 @@ uint64_t inlay_cursor_u64(struct inlay_cursor *c);
 uint64_t inlay_cursor_varint(struct inlay_cursor *c);
 /* A varint length of at most `max`, then that many bytes (borrowed). */
 const uint8_t *inlay_cursor_string(struct inlay_cursor *c, size_t max, size_t *ret_len);
+/* The same into a string of `size` bytes with the NUL behind it; one with a NUL inside fails. */
+void inlay_cursor_cstring(struct inlay_cursor *c, char *ret, size_t size);
 /* True when nothing failed and nothing is left. */
 bool inlay_cursor_done(const struct inlay_cursor *c);
 

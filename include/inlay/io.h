@@ -81,4 +81,10 @@ int inlay_unix_recv(int fd, void *buf, size_t len, size_t *ret_n, int fds[static
 int64_t inlay_now_ns(void);       /* CLOCK_REALTIME */
 int64_t inlay_monotonic_ns(void); /* CLOCK_MONOTONIC */
 
+/* ---- signals ---- */
+
+/* Blocks the signals (a list that ends with 0) in the calling thread and those that it starts; they come as struct
+ * signalfd_siginfo from *ret_fd, which does not block. */
+int inlay_signal_fd(const int *signals, int *ret_fd, struct inlay_error *err) inlay_must_check;
+
 #endif

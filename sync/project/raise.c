@@ -346,15 +346,9 @@ static bool all_settled(struct up *up, size_t *ret_failed)
 
 static int open_signals(int *ret, struct inlay_error *err)
 {
-	sigset_t set;
+	static const int heard[] = {SIGINT, SIGTERM, SIGHUP, 0};
 
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGHUP);
-	(void)sigprocmask(SIG_BLOCK, &set, NULL);
-	*ret = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return *ret < 0 ? inlay_error_sys(err, -errno, "take signals") : 0;
+	return inlay_signal_fd(heard, ret, err);
 }
 
 /* A watch that ends before it was told to has said why on standard error. */

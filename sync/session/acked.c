@@ -25,20 +25,6 @@ static void name_of(const char *source, const char *target, char ret[static 17])
 	(void)snprintf(ret, 17, "%.16s", hex);
 }
 
-static void get_string(struct inlay_cursor *c, char *ret, size_t size)
-{
-	size_t len;
-	const uint8_t *p = inlay_cursor_string(c, size - 1, &len);
-
-	ret[0] = 0;
-	if (p && !memchr(p, 0, len)) {
-		memcpy(ret, p, len);
-		ret[len] = 0;
-	} else {
-		c->failed = true;
-	}
-}
-
 static int parse(const struct inlay_buf *b, struct acked *a)
 {
 	struct inlay_cursor c = inlay_cursor_of(b->data, b->len);
@@ -55,8 +41,8 @@ static int parse(const struct inlay_buf *b, struct acked *a)
 	a->time_ns = (int64_t)inlay_cursor_u64(&c);
 	a->visible_ns = (int64_t)inlay_cursor_u64(&c);
 	a->sent_bytes = inlay_cursor_u64(&c);
-	get_string(&c, a->source, sizeof a->source);
-	get_string(&c, a->target, sizeof a->target);
+	inlay_cursor_cstring(&c, a->source, sizeof a->source);
+	inlay_cursor_cstring(&c, a->target, sizeof a->target);
 	uint64_t sum = inlay_cursor_u64(&c);
 	return inlay_cursor_done(&c) && sum == inlay_xxh3(b->data, b->len - 8) ? 0 : ACKED_NONE;
 }

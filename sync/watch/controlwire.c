@@ -18,20 +18,6 @@ static void put_text(struct inlay_buf *b, const char *text)
 	inlay_buf_string(b, text, strlen(text));
 }
 
-static void get_text(struct inlay_cursor *c, char *ret, size_t size)
-{
-	size_t len;
-	const uint8_t *p = inlay_cursor_string(c, size - 1, &len);
-
-	ret[0] = 0;
-	if (p && !memchr(p, 0, len)) {
-		memcpy(ret, p, len);
-		ret[len] = 0;
-	} else {
-		c->failed = true;
-	}
-}
-
 static bool get_bool(struct inlay_cursor *c)
 {
 	uint8_t v = inlay_cursor_u8(c);
@@ -61,7 +47,7 @@ int control_decode_request(const void *bytes, size_t len, struct control_request
 	ret->verb = inlay_cursor_u8(&c);
 	ret->force = get_bool(&c);
 	ret->timeout_ms = inlay_cursor_varint(&c);
-	get_text(&c, ret->target, sizeof ret->target);
+	inlay_cursor_cstring(&c, ret->target, sizeof ret->target);
 	c.failed |= ret->verb < CONTROL_STATUS || ret->verb > CONTROL_STOP;
 	c.failed |= ret->timeout_ms > UINT32_MAX;
 	return inlay_cursor_done(&c) ? 0 : bad(err);
@@ -91,8 +77,8 @@ static void get_head(struct inlay_cursor *c, struct control_head *m)
 	m->overflows = inlay_cursor_varint(c);
 	m->held = inlay_cursor_varint(c);
 	m->halted = get_bool(c);
-	get_text(c, m->source, sizeof m->source);
-	get_text(c, m->why, sizeof m->why);
+	inlay_cursor_cstring(c, m->source, sizeof m->source);
+	inlay_cursor_cstring(c, m->why, sizeof m->why);
 }
 
 static void put_row(struct inlay_buf *b, const struct control_row *m)
@@ -149,8 +135,8 @@ static void get_row(struct inlay_cursor *c, struct control_row *m)
 	const uint8_t *tree = inlay_cursor_bytes(c, INLAY_DIGEST_BYTES);
 	if (tree)
 		memcpy(s->root.tree.b, tree, INLAY_DIGEST_BYTES);
-	get_text(c, s->why, sizeof s->why);
-	get_text(c, m->target, sizeof m->target);
+	inlay_cursor_cstring(c, s->why, sizeof s->why);
+	inlay_cursor_cstring(c, m->target, sizeof m->target);
 }
 
 void control_encode(struct inlay_buf *b, const struct control_packet *m)
@@ -182,7 +168,7 @@ int control_decode(const void *bytes, size_t len, struct control_packet *ret,
 		break;
 	case CONTROL_END:
 		ret->end.exit_code = inlay_cursor_u8(&c);
-		get_text(&c, ret->end.text, sizeof ret->end.text);
+		inlay_cursor_cstring(&c, ret->end.text, sizeof ret->end.text);
 		break;
 	default:
 		c.failed = true;

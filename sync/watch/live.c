@@ -127,16 +127,9 @@ static void clock_jumped(struct live *l, int fd)
 
 static int open_signals(struct live *l, struct inlay_error *err)
 {
-	sigset_t set;
+	static const int heard[] = {SIGINT, SIGTERM, SIGHUP, SIGCONT, 0};
 
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGHUP);
-	(void)sigaddset(&set, SIGCONT);
-	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
-	l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return l->signal_fd < 0 ? inlay_error_sys(err, -errno, "take signals") : 0;
+	return inlay_signal_fd(heard, &l->signal_fd, err);
 }
 
 static void hear_signal(struct live *l)
