@@ -24,11 +24,14 @@ MACHINE = os.uname().machine
 INLAYD = BUILD / f"inlayd-{MACHINE}"
 
 
+PATIENCE = 120  # seconds until what is waited for counts as never coming; no test measures time
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "release: long; not in the sanitized round of tests/run")
 
 
-def until(condition, timeout=20, what="it to happen"):
+def until(condition, timeout=PATIENCE, what="it to happen"):
     """Polls a condition; what it gives is returned once it is true."""
     end = time.monotonic() + timeout
     while True:
@@ -92,7 +95,7 @@ class Inlay:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, **kw)
 
-    def __call__(self, *args, code=0, timeout=120, **kw):
+    def __call__(self, *args, code=0, timeout=PATIENCE, **kw):
         """Runs a command; the exit code must be the given one (None: any)."""
         process = subprocess.run([str(INLAY), *map(os.fspath, args)], env=self.env,
                                  stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, **kw)

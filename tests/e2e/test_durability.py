@@ -17,7 +17,7 @@ import sys
 
 import pytest
 
-from conftest import Inlay, end_below, mounts_below, tree, until, write
+from conftest import PATIENCE, Inlay, end_below, mounts_below, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 ROUNDS = int(os.environ.get("INLAY_ROUNDS", "0"))
@@ -48,7 +48,7 @@ def test_worker_killed_under_readers_and_writers(inlay, root, src):
             def all_wrote():
                 assert all(w.poll() is None for w in writers), [w.stdout.read() for w in writers if w.poll()]
                 return all(p.exists() and p.stat().st_size >= b + 20 for p, b in zip(progress, before))
-            until(all_wrote, timeout=60, what=f"writers after kill {n}")
+            until(all_wrote, what=f"writers after kill {n}")
             old = inlay.worker_pids()
             kill(old)
             # Several deaths in a row make the keeper give up; the command always mounts.
@@ -62,7 +62,7 @@ def test_worker_killed_under_readers_and_writers(inlay, root, src):
         for w in writers:
             w.terminate()
     for w in writers:
-        out, _ = w.communicate(timeout=60)
+        out, _ = w.communicate(timeout=PATIENCE)
         assert w.returncode == 0, out.decode()
     assert inlay("fsck", dst).code == 0
 

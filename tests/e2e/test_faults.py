@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import CutProxy, INLAYD, mounts_below, pids_with, tree, until, write
+from conftest import PATIENCE, CutProxy, INLAYD, mounts_below, pids_with, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -134,7 +134,7 @@ def test_killed_at_any_moment(inlay, src, synced, victim):
             kill([p for p in [inlay.keeper_pid()] if p])
         else:
             kill(inlay.worker_pids())
-        sender.communicate(timeout=60)
+        sender.communicate(timeout=PATIENCE)
         inlay.sync(src, synced)
         assert tree(synced) == tree(src), f"round {n}"
 

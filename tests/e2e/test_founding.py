@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import INLAY, Inlay, Sshd, until, write
+from conftest import INLAY, PATIENCE, Inlay, Sshd, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def robot(root):
     (bin_dir / "inlay").symlink_to(INLAY)
     inlay.env["PATH"] = f"{bin_dir}:{inlay.env['PATH']}"
     yield inlay
-    subprocess.run([INLAY, "down"], cwd=root / "robot", env=inlay.env, capture_output=True, timeout=60)
+    subprocess.run([INLAY, "down"], cwd=root / "robot", env=inlay.env, capture_output=True, timeout=PATIENCE)
     for s in both:
         s.stop()
 
@@ -52,7 +52,7 @@ def test_the_tutorial(robot, root):
 
     for line in lines:
         r = subprocess.run(line, shell=True, cwd=root / "robot", env=robot.env, capture_output=True,
-                           stdin=subprocess.DEVNULL, timeout=120, text=True)
+                           stdin=subprocess.DEVNULL, timeout=PATIENCE, text=True)
         assert r.returncode == 0, f"{line}:\n{r.stdout}{r.stderr}"
         said[line] = r.stdout
         if "--trust" in line:

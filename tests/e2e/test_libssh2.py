@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from conftest import INLAY, Inlay, tree, until, write
+from conftest import INLAY, PATIENCE, Inlay, tree, until, write
 from test_watch import Watch
 
 
@@ -291,10 +291,10 @@ def test_jail(child, sshd):
 
 def test_exit_codes_and_streams(child, sshd):
     p = child("cat >&2; exit 7")
-    out, err = p.communicate(b"to standard error", timeout=20)
+    out, err = p.communicate(b"to standard error", timeout=PATIENCE)
     assert (p.returncode, out, err) == (7, b"", b"to standard error")
     p = child("kill -9 $$")
-    _, err = p.communicate(timeout=20)
+    _, err = p.communicate(timeout=PATIENCE)
     assert p.returncode == 255 and b"signal KILL" in err
 
 
@@ -314,7 +314,7 @@ def test_much_data_both_ways_with_rekeying(child, sshd):
     for i in range(64):
         assert p.stdout.read(1 << 20) == block, i
     feeder.join()
-    assert p.stdout.read() == b"" and p.wait(20) == 0
+    assert p.stdout.read() == b"" and p.wait(PATIENCE) == 0
 
 
 def test_slow_reader(child, sshd):
@@ -324,7 +324,7 @@ def test_slow_reader(child, sshd):
     p.stdin.close()
     rss = max(int(re.search(r"VmRSS:\s*(\d+)", open(f"/proc/{p.pid}/status").read())[1]) for _ in range(5))
     assert len(p.stdout.read()) == 40_000_000
-    assert p.wait(20) == 0 and len(p.stderr.read()) > 64
+    assert p.wait(PATIENCE) == 0 and len(p.stderr.read()) > 64
     assert rss < 400_000
 
 
@@ -339,7 +339,7 @@ def test_lost_connection(child, sshd):
     assert p.stdout.readline() == b"ready\n"
     for pid in sessions(sshd):
         os.kill(pid, signal.SIGKILL)
-    assert p.wait(20) == 255
+    assert p.wait(PATIENCE) == 255
     assert b"was lost" in p.stderr.read()
 
 
@@ -347,7 +347,7 @@ def test_quiet_connection_is_kept(child, sshd):
     """Silence for longer than a dead host is given (6 s); the answers to keepalives count."""
     sshd.client("ServerAliveInterval 1", "ServerAliveCountMax 2")
     p = child("sleep 8; cat")
-    out, err = p.communicate(b"still there", timeout=20)
+    out, err = p.communicate(b"still there", timeout=PATIENCE)
     assert (p.returncode, out, err) == (0, b"still there", b"")
 
 
@@ -359,7 +359,7 @@ def test_dead_host(child, sshd):
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
-        assert p.wait(20) == 255
+        assert p.wait(PATIENCE) == 255
         assert b"does not answer any more" in p.stderr.read()
     finally:
         for pid in stopped:
@@ -378,11 +378,11 @@ def test_watch_reconnects(remote, sshd, src, root):
     try:
         shown = lambda text: all((sshd.home / f"ws{i}/a").exists() and (sshd.home / f"ws{i}/a").read_text() == text
                                  for i in range(3))
-        until(lambda: shown("one"), timeout=60, what="the first change set")
+        until(lambda: shown("one"), what="the first change set")
         for pid in sessions(sshd):
             os.kill(pid, signal.SIGKILL)
         write(src / "a", "two")
-        until(lambda: shown("two"), timeout=60, what="the change set after the cut")
+        until(lambda: shown("two"), what="the change set after the cut")
     finally:
         assert w.end() == 0
     assert all("-G" in line for line in (root / "used").read_text().splitlines())

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from conftest import Inlay, Sshd, tree, until, write
+from conftest import PATIENCE, Inlay, Sshd, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 
@@ -57,7 +57,7 @@ class Up:
                 self.events.append(json.loads(line))
                 self.changed.notify_all()
 
-    def wait(self, timeout=30, since=0, **wanted):
+    def wait(self, timeout=PATIENCE, since=0, **wanted):
         """The first event behind number `since` that has all of these values."""
         def found():
             return next((e for e in self.events[since:]
@@ -74,7 +74,7 @@ class Up:
 
     def end(self, sig=signal.SIGINT):
         self.process.send_signal(sig)
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE)
         return code, self.process.stderr.read().decode()
 
 

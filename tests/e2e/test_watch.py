@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from conftest import INLAY, CutProxy, Inlay, is_ours, pids_with, tree, until, write
+from conftest import INLAY, PATIENCE, CutProxy, Inlay, is_ours, pids_with, tree, until, write
 from test_protocol import MAGIC, hello
 
 pytestmark = pytest.mark.usefixtures("fuse")
@@ -36,7 +36,7 @@ class Watch:
             self.queue.put(json.loads(line))
         self.queue.put(None)
 
-    def next(self, want, timeout=20):
+    def next(self, want, timeout=PATIENCE):
         """The next event for which want() holds."""
         end = time.monotonic() + timeout
         while True:
@@ -49,22 +49,22 @@ class Watch:
             if want(e):
                 return e
 
-    def visible(self, target=None, timeout=20):
+    def visible(self, target=None, timeout=PATIENCE):
         return self.next(lambda e: e["event"] == "visible" and (not target or e["target"] == str(target)),
                          timeout)
 
-    def note(self, text, timeout=20):
+    def note(self, text, timeout=PATIENCE):
         """A note with that text, also one that was told before."""
         for e in self.seen:
             if e["event"] == "note" and text in e["text"]:
                 return e
         return self.next(lambda e: e["event"] == "note" and text in e["text"], timeout)
 
-    def state(self, state, timeout=20):
+    def state(self, state, timeout=PATIENCE):
         return self.next(lambda e: e["event"] == "state" and e["state"] == state, timeout)
 
     def flush(self, *args, code=0):
-        return self.inlay("flush", *args, code=code, timeout=120)
+        return self.inlay("flush", *args, code=code)
 
     def rows(self):
         return [r for r in self.inlay("status", "--json").rows if r.get("kind") == "target"]
@@ -72,7 +72,7 @@ class Watch:
     def end(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(PATIENCE)
         err = self.process.stderr.read().decode()
         assert "Sanitizer" not in err and "runtime error" not in err, err
         return code
@@ -584,7 +584,7 @@ def test_two_targets_and_one_is_dead(src, root, inlay, sshd):
         sshd.stop()
         for pid in pids_with(str(sshd.dir / "config")):
             os.kill(pid, signal.SIGKILL)
-        w.state("reconnecting", timeout=60)             # a dead peer is noticed within 25 s
+        w.state("reconnecting")  # a dead peer is noticed within 25 s
         (src / "d0/f0.c").write_text("for one\n")
         e = w.visible(root / "dst")
         assert e["visible_ms"] < 2000
@@ -595,7 +595,7 @@ def test_two_targets_and_one_is_dead(src, root, inlay, sshd):
             (src / f"d1/f{i}.c").write_text("history\n")
             w.flush(src, root / "dst")
         sshd.start()
-        e = w.visible("testhost:ws", timeout=40)
+        e = w.visible("testhost:ws")
         assert e["modified"] == 6                       # the latest state, not six of them
         same(src, sshd.home / "ws")
         w.flush()
@@ -624,7 +624,7 @@ def test_written_through_a_mapping(src, root, inlay, sshd):
             assert (root / "dst/mapped").read_bytes()[:3] == b"1--"
             sshd.start()
             w.process.send_signal(signal.SIGCONT)
-            w.visible("testhost:ws", timeout=40)
+            w.visible("testhost:ws")
             w.flush()
             assert (root / "dst/mapped").read_bytes()[:3] == b"12-"
             same(src, sshd.home / "ws")
@@ -719,7 +719,7 @@ def test_fifty_cuts_during_a_branch_switch(src, root, inlay, sshd, watching):
             # So much more goes through, then all that is open is cut.
             before = proxy.up
             proxy.limit = before + 400_000
-            until(lambda: proxy.up > proxy.limit, timeout=60, what="the cut")
+            until(lambda: proxy.up > proxy.limit, what="the cut")
             w.process.send_signal(signal.SIGCONT)           # do not wait for the backoff
         assert w.rows()[0]["change_sets"] == 1
         proxy.limit = None

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import INLAY, mounts_below, tree, until, write
+from conftest import INLAY, PATIENCE, mounts_below, tree, until, write
 
 pytestmark = pytest.mark.usefixtures("fuse")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="binds need root")
@@ -344,7 +344,7 @@ def test_ordinary_user(inlay, root, src):
 
     def as_user(*args, code=0):
         r = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *map(str, args)],
-                           env=inlay.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+                           env=inlay.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
         assert r.returncode == code, r.stderr.decode() + r.stdout.decode()
         return r.stdout.decode()
 
