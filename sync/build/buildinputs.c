@@ -170,19 +170,11 @@ int build_context_read(int dirfd, const struct recipe *recipe, struct build_cont
 		       struct inlay_error *err)
 {
 	struct walk w = {.out = &ret->lines};
-	struct stat st;
 
 	*ret = (struct build_context){0};
 	w.piece = malloc(READ_BYTES);
 	int r = w.piece ? 0 : inlay_error_set(err, -ENOMEM, "out of memory");
-	/* Another version of the builder is another file. Hashing its tens of megabytes would cost more
-	 * than all else here. */
-	if (r == 0 && stat(recipe->program, &st) < 0)
-		r = inlay_error_sys(err, -errno, "%s", recipe->program);
-	if (r == 0)
-		inlay_buf_printf(&ret->builder, "builder %s %lld %lld.%09ld\n", recipe->builder,
-				 (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-				 st.st_mtim.tv_nsec);
+	inlay_buf_printf(&ret->builder, "builder %s%s\n", recipe->builder, recipe->version);
 	if (r == 0 && recipe->kind != BUILDER_MMDEBSTRAP) {
 		r = read_excludes(&w, dirfd, err);
 		if (r == 0)

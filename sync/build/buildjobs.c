@@ -21,9 +21,9 @@ static _Noreturn void become(const struct build_job *j, int out, bool errors_too
 	(void)signal(SIGPIPE, SIG_DFL);
 	for (size_t i = 0; j->env && j->env[i]; i++)
 		(void)putenv(j->env[i]);
-	if (null >= 0 && dup2(null, 0) == 0 && dup2(out, 1) == 1 &&
-	    (!errors_too || dup2(out, 2) == 2))
-		(void)execv(j->argv[0], (char *const *)j->argv);
+	if (null >= 0 && dup2(j->in_fd ? j->in_fd : null, 0) == 0 &&
+	    (!errors_too || dup2(out, 2) == 2) && dup2(j->out_fd ? j->out_fd : out, 1) == 1)
+		(void)execvp(j->argv[0], (char *const *)j->argv);
 	_exit(127);
 }
 
@@ -138,6 +138,22 @@ int build_jobs_run(struct build_job *jobs, size_t count, const struct build_jobs
 	return r;
 }
 
+static int finish(struct build_job *j, struct inlay_error *err)
+{
+	reap(j);
+	if (!WIFEXITED(j->status) || WEXITSTATUS(j->status) != 0)
+		return inlay_error_set(err, -EREMOTEIO, "%s failed", j->argv[0]);
+	return 0;
+}
+
+int build_job_to(const char *const *argv, int fd, struct inlay_error *err)
+{
+	struct build_job j = {.argv = argv, .out_fd = fd, .fd = -1};
+	int r = start(&j, false, err);
+
+	return r < 0 ? r : finish(&j, err);
+}
+
 int build_job_output(const char *const *argv, size_t max, struct inlay_buf *ret,
 		     struct inlay_error *err)
 {
@@ -155,9 +171,9 @@ int build_job_output(const char *const *argv, size_t max, struct inlay_buf *ret,
 	}
 	if (r < 0)
 		return r;
-	reap(&j);
-	if (!WIFEXITED(j.status) || WEXITSTATUS(j.status) != 0)
-		return inlay_error_set(err, -EREMOTEIO, "%s failed", argv[0]);
+	r = finish(&j, err);
+	if (r < 0)
+		return r;
 	if (ret->len > max)
 		return inlay_error_set(err, -E2BIG, "%s says too much", argv[0]);
 	return inlay_buf_check(ret, err);

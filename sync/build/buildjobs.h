@@ -17,6 +17,8 @@
 struct build_job {
 	const char *const *argv;
 	char *const *env; /* "NAME=value" texts that are added; NULL-terminated; may be NULL */
+	int in_fd;        /* standard input; 0 = nothing */
+	int out_fd;       /* standard output; 0 = it is told line by line, as standard error is */
 	int status;       /* as waitpid gives it */
 	/* private */
 	pid_t pid;
@@ -37,6 +39,9 @@ struct build_jobs_options {
 /* Runs all; the first error of ended() is given when the running ones have ended. */
 int build_jobs_run(struct build_job *jobs, size_t count, const struct build_jobs_options *o,
 		   struct inlay_error *err) inlay_must_check;
+
+/* Runs one with its standard output to `fd`; its standard error goes to ours. -EREMOTEIO when it failed. */
+int build_job_to(const char *const *argv, int fd, struct inlay_error *err) inlay_must_check;
 
 /* Runs one and gives what it wrote to standard output, at most `max` bytes; its standard error goes
  * to ours. -EREMOTEIO when it failed. */

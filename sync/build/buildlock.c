@@ -40,6 +40,17 @@ static bool find_locked(struct resolving *s, const char *image, char ret[static 
 	return false;
 }
 
+static int run(const struct recipe *recipe, const char *const *argv, struct inlay_buf *ret,
+	       struct inlay_error *err)
+{
+	auto_of(child_args_fini) struct child_args a = {0};
+
+	if (!recipe->on)
+		return build_job_output(argv, OUTPUT_MAX, ret, err);
+	int r = build_host_command(recipe->on, argv, &a, err);
+	return r < 0 ? r : build_job_output((const char *const *)a.argv, OUTPUT_MAX, ret, err);
+}
+
 /* The builder gets the image and says what it is. */
 static int ask_builder(struct resolving *s, const char *image, char ret[static DIGEST_TEXT],
 		       struct inlay_error *err)
@@ -64,10 +75,10 @@ static int ask_builder(struct resolving *s, const char *image, char ret[static D
 
 	/* What was built on this machine cannot be fetched from anywhere. */
 	if (strncmp(image, "localhost/", 10) != 0)
-		r = build_job_output(pull, OUTPUT_MAX, &out, err);
+		r = run(s->recipe, pull, &out, err);
 	inlay_buf_clear(&out);
 	if (r == 0)
-		r = build_job_output(show, OUTPUT_MAX, &out, err);
+		r = run(s->recipe, show, &out, err);
 	if (r < 0)
 		return inlay_error_prefix(err, r, "resolve %s", image);
 	const char *digest = strstr(inlay_buf_cstr(&out), "sha256:");

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "inlay/cleanup.h"
@@ -18,14 +19,30 @@ static const char *const builders[] = {"buildah", "podman", "docker", "mmdebstra
 
 /* ---- finding ---- */
 
-static bool find_program(const char *name, char *ret, size_t size)
+/* Another version of the builder is another file. Hashing its tens of megabytes would cost more than all else here. */
+static bool take_version(struct recipe *r)
+{
+	struct stat st;
+
+	if (access(r->program, X_OK) < 0 || stat(r->program, &st) < 0)
+		return false;
+	(void)snprintf(r->version, sizeof r->version, " %lld %lld.%09ld", (long long)st.st_size,
+		       (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	return true;
+}
+
+static bool find_builder(const char *name, struct recipe *r)
 {
 	const char *path = getenv("PATH");
 
+	if (r->on)
+		return build_host_builder(r->on, name, r->program, sizeof r->program, r->version,
+					  sizeof r->version);
+
 	while (path && *path) {
 		size_t n = strcspn(path, ":");
-		int len = snprintf(ret, size, "%.*s/%s", (int)n, path, name);
-		if (len > 0 && (size_t)len < size && access(ret, X_OK) == 0)
+		int len = snprintf(r->program, sizeof r->program, "%.*s/%s", (int)n, path, name);
+		if (len > 0 && (size_t)len < sizeof r->program && take_version(r))
 			return true;
 		path += n + (path[n] == ':');
 	}
@@ -48,11 +65,12 @@ static int read_recipe(int dirfd, enum builder_kind kind, struct recipe *ret,
 	return INLAY_IO_MISSING;
 }
 
-int recipe_open(int dirfd, const char *builder, struct recipe *ret, struct inlay_error *err)
+int recipe_open(int dirfd, const char *builder, const struct build_host *on, struct recipe *ret,
+		struct inlay_error *err)
 {
 	bool known = false, recipe_there = false;
 
-	*ret = (struct recipe){0};
+	*ret = (struct recipe){.on = on};
 	for (size_t i = 0; i < sizeof builders / sizeof *builders; i++) {
 		if (builder && strcmp(builder, builders[i]) != 0)
 			continue;
@@ -63,7 +81,7 @@ int recipe_open(int dirfd, const char *builder, struct recipe *ret, struct inlay
 		recipe_there |= r == 0;
 		if (r < 0)
 			return r;
-		if (r == 0 && find_program(builders[i], ret->program, sizeof ret->program))
+		if (r == 0 && find_builder(builders[i], ret))
 			return inlay_buf_check(&ret->text, err);
 		inlay_buf_clear(&ret->text);
 	}
@@ -75,7 +93,7 @@ int recipe_open(int dirfd, const char *builder, struct recipe *ret, struct inlay
 				       builder);
 	return inlay_error_set(err, -ENOENT,
 			       recipe_there
-				       ? "none of the programs that could build it is here: "
+				       ? "none of the programs that could build it is there: "
 					 "buildah, podman, docker, or mmdebstrap for a file of "
 					 "that name"
 				       : "no Containerfile, Dockerfile or mmdebstrap in it%s%s",

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "build/buildhost.h"
 #include "inlay/bytes.h"
 #include "inlay/digest.h"
 #include "inlay/error.h"
@@ -25,17 +26,20 @@ enum builder_kind { BUILDER_BUILDAH, BUILDER_PODMAN, BUILDER_DOCKER, BUILDER_MMD
 
 struct recipe {
 	enum builder_kind kind;
-	const char *builder; /* its name; static */
-	char program[4096];  /* its file */
-	char file[16];       /* of the recipe, in the directory */
+	const char *builder;         /* its name; static */
+	char program[4096];          /* its file, on that host */
+	char version[64];            /* what tells it from another version of it */
+	const struct build_host *on; /* where it builds; NULL = here */
+	char file[16];               /* of the recipe, in the directory */
 	struct inlay_buf text;
 };
 
 enum { RECIPE_MAX = 1 << 20 };
 
-/* `builder` NULL: the first one that is there and has a recipe. -ENOENT when there is none. */
-int recipe_open(int dirfd, const char *builder, struct recipe *ret, struct inlay_error *err)
-	inlay_must_check;
+/* `builder` NULL: the first one that is there and has a recipe. `on` stays while the recipe does. -ENOENT when there
+ * is none. */
+int recipe_open(int dirfd, const char *builder, const struct build_host *on, struct recipe *ret,
+		struct inlay_error *err) inlay_must_check;
 void recipe_fini(struct recipe *r);
 
 /* Calls fn for each variant that the recipe names: stages of a Containerfile that have a name, or

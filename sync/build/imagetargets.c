@@ -110,7 +110,10 @@ static int add_targets(struct image_targets *t, const struct image_targets_optio
 	struct adding a = {.t = t, .o = o, .name = o->name ? o->name : base ? base + 1 : ""};
 	int r = 0;
 
-	inlay_image_host_platform(host);
+	if (o->on)
+		(void)snprintf(host, sizeof host, "%s", o->on->machine);
+	else
+		inlay_image_host_platform(host);
 	t->items = calloc(TARGETS_MAX, sizeof *t->items);
 	if (!t->items)
 		r = inlay_error_set(err, -ENOMEM, "out of memory");
@@ -156,7 +159,7 @@ int image_targets_open(struct image_targets *t, const struct image_targets_optio
 	if (r == 0)
 		r = inlay_open_dir(state, "images/builds", 0700, &t->builds, err);
 	if (r == 0)
-		r = recipe_open(t->dirfd, o->builder, &t->recipe, err);
+		r = recipe_open(t->dirfd, o->builder, o->on, &t->recipe, err);
 	if (r == 0)
 		r = build_context_read(t->dirfd, &t->recipe, &t->context, err);
 	if (r == 0)
@@ -183,6 +186,11 @@ void image_targets_close(struct image_targets *t)
 		inlay_buf_fini(&one->words);
 		build_bases_fini(&one->bases);
 		bootstrap_fini(&one->bootstrap);
+		child_args_fini(&one->there);
+		if (one->context_fd)
+			(void)close(one->context_fd);
+		if (one->out_fd)
+			(void)close(one->out_fd);
 	}
 	free(t->items);
 	recipe_fini(&t->recipe);
@@ -221,6 +229,11 @@ static int end_line(struct line *l, struct inlay_error *err)
 	return r < 0 ? inlay_error_set(err, -E2BIG, "too many arguments for a build") : 0;
 }
 
+static const char *out_name(const struct image_targets *t, const struct image_target *one)
+{
+	return t->recipe.on ? BUILD_HOST_OUT : one->out;
+}
+
 /* "linux/arm64" as dpkg calls it. */
 static const char *debian_architecture(const char *platform)
 {
@@ -243,7 +256,7 @@ static int prepare_bootstrap(struct image_targets *t, struct image_target *one, 
 		word(l, "--include=", inlay_buf_cstr(&b->packages));
 	word(l, "--format=", "tar");
 	word(l, "", inlay_buf_cstr(&b->suite));
-	word(l, "", one->out);
+	word(l, "", out_name(t, one));
 	if (b->mirror.len > 0)
 		word(l, "", inlay_buf_cstr(&b->mirror));
 	(void)snprintf(one->epoch, sizeof one->epoch, "SOURCE_DATE_EPOCH=%s",
@@ -273,18 +286,61 @@ static int prepare_container(struct image_targets *t, struct image_target *one, 
 		word(l, "--target=", one->key.variant);
 	for (size_t i = 0; i < t->arg_count; i++)
 		word(l, "--build-arg=", t->args[i]);
-	word(l, "--file=", one->recipe);
+	word(l, "--file=", t->recipe.on ? BUILD_HOST_RECIPE : one->recipe);
 	if (kind == BUILDER_DOCKER) {
-		word(l, "--output=type=oci,dest=", one->out);
+		word(l, "--output=type=oci,dest=", out_name(t, one));
 	} else {
 		word(l, "", "--layers");
-		word(l, "--tag=oci-archive:", one->out);
+		word(l, "--tag=oci-archive:", out_name(t, one));
 	}
-	word(l, "", t->dir);
+	word(l, "", t->recipe.on ? BUILD_HOST_CONTEXT : t->dir);
 	return 0;
 }
 
-int image_target_prepare(struct image_targets *t, struct image_target *one, struct inlay_error *err)
+/* ---- on a host ---- */
+
+/* The recipe and its directory as a tar in an unnamed file; mmdebstrap needs neither. */
+static int pack_context(struct image_targets *t, struct image_target *one, struct inlay_error *err)
+{
+	auto_free char *dir = realpath(t->dir, NULL), *work = realpath(t->work, NULL);
+	const char *recipe = strrchr(one->recipe, '/') + 1;
+	const char *with_recipe[] = {"tar", "-c", "-C", work, recipe, "-C", dir, ".", NULL};
+	const char *nothing[] = {"tar", "-c", "-T", "/dev/null", NULL};
+
+	if (!dir || !work)
+		return inlay_error_sys(err, -errno, "find %s", dir ? t->work : t->dir);
+	one->context_fd = open(t->work, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (one->context_fd < 0) {
+		one->context_fd = 0;
+		return inlay_error_sys(err, -errno, "make a file in %s", t->work);
+	}
+	bool container = t->recipe.kind != BUILDER_MMDEBSTRAP;
+	int r = build_job_to(container ? with_recipe : nothing, one->context_fd, err);
+	if (r == 0 && lseek(one->context_fd, 0, SEEK_SET) < 0)
+		r = inlay_error_sys(err, -errno, "read the packed context");
+	return r;
+}
+
+static int prepare_there(struct image_targets *t, struct image_target *one, struct inlay_error *err)
+{
+	const char *recipe =
+		t->recipe.kind == BUILDER_MMDEBSTRAP ? NULL : strrchr(one->recipe, '/') + 1;
+	int r = pack_context(t, one, err);
+
+	if (r == 0)
+		r = build_host_build(t->recipe.on, one->argv, one->env, recipe, &one->there, err);
+	if (r < 0)
+		return r;
+	one->out_fd = open(one->out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (one->out_fd < 0) {
+		one->out_fd = 0;
+		return inlay_error_sys(err, -errno, "create %s", one->out);
+	}
+	return 0;
+}
+
+int image_target_prepare(struct image_targets *t, struct image_target *one, struct build_job *ret,
+			 struct inlay_error *err)
 {
 	struct line l = {.one = one};
 	char name[RECORD_NAME];
@@ -296,5 +352,15 @@ int image_target_prepare(struct image_targets *t, struct image_target *one, stru
 	word(&l, "", t->recipe.program);
 	int r = t->recipe.kind == BUILDER_MMDEBSTRAP ? prepare_bootstrap(t, one, &l, err)
 						     : prepare_container(t, one, &l, err);
-	return r < 0 ? r : end_line(&l, err);
+	if (r == 0)
+		r = end_line(&l, err);
+	*ret = (struct build_job){.argv = one->argv, .env = one->env, .fd = -1};
+	if (r < 0 || !t->recipe.on)
+		return r;
+	r = prepare_there(t, one, err);
+	*ret = (struct build_job){.argv = (const char *const *)one->there.argv,
+				  .in_fd = one->context_fd,
+				  .out_fd = one->out_fd,
+				  .fd = -1};
+	return r;
 }

@@ -9,6 +9,7 @@
  */
 
 #include "build/buildinputs.h"
+#include "build/buildjobs.h"
 #include "build/buildlock.h"
 #include "inlay/image.h"
 
@@ -25,6 +26,8 @@ struct image_target {
 	struct bootstrap bootstrap;
 	char epoch[64];
 	char *env[2];
+	struct child_args there; /* argv as a command for ssh */
+	int context_fd, out_fd;  /* likewise: what it reads and writes; 0 = none */
 };
 
 struct image_targets {
@@ -44,7 +47,8 @@ struct image_targets_options {
 	const char *dir, *name, *builder; /* name and builder may be NULL */
 	const char *const *variants, *const *platforms, *const *args;
 	size_t variant_count, platform_count, arg_count;
-	const char *state; /* the dev side's */
+	const char *state;           /* the dev side's */
+	const struct build_host *on; /* who builds; NULL = this machine */
 	bool refresh, offline;
 };
 
@@ -56,9 +60,9 @@ void image_targets_close(struct image_targets *t);
 /* True when nothing has changed since the last build. */
 bool image_target_same(const struct image_target *t);
 
-/* Fills in argv and env, and writes the recipe with digests. */
-int image_target_prepare(struct image_targets *t, struct image_target *one, struct inlay_error *err)
-	inlay_must_check;
+/* Fills in what a job needs, and writes the recipe with digests. */
+int image_target_prepare(struct image_targets *t, struct image_target *one, struct build_job *ret,
+			 struct inlay_error *err) inlay_must_check;
 /* Remembers what was built from these inputs. */
 int image_target_remember(struct image_targets *t, const struct image_target *one,
 			  const struct inlay_digest *manifest, struct inlay_error *err)

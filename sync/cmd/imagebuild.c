@@ -13,12 +13,14 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 
-#define BUILD_HELP                                                                 \
-	"      --name NAME        what to call the images (DIR's own name)\n"      \
-	"      --variant V,...    which variants (all that the recipe names)\n"    \
-	"      --platform P,...   e.g. linux/amd64,linux/arm64 (this machine's)\n" \
-	"      --build-arg N=V    an argument of the recipe; may be repeated\n"    \
-	"      --builder B        buildah, podman, docker or mmdebstrap (the first there)\n"
+#define BUILD_HELP                                                                            \
+	"      --name NAME        what to call the images (DIR's own name)\n"                 \
+	"      --variant V,...    which variants (all that the recipe names)\n"               \
+	"      --platform P,...   e.g. linux/amd64,linux/arm64 (this machine's)\n"            \
+	"      --build-arg N=V    an argument of the recipe; may be repeated\n"               \
+	"      --builder B        buildah, podman, docker or mmdebstrap (the first there)\n"  \
+	"      --on HOST          build there, over ssh, for its own platform unless one is " \
+	"named\n"
 
 static const char build_help[] =
 	"usage: inlay image build [options] DIR\n"
@@ -46,6 +48,7 @@ enum {
 	OPT_PLATFORM,
 	OPT_ARG,
 	OPT_BUILDER,
+	OPT_ON,
 	OPT_FORCE,
 	OPT_REFRESH,
 	OPT_JOBS,
@@ -62,6 +65,8 @@ struct options {
 	struct common common;
 	struct image_targets_options build;
 	struct list variants, platforms, args;
+	char *on;
+	struct build_host host;
 	bool force;
 	uint64_t at_once;
 	struct image_targets targets;
@@ -95,6 +100,9 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case OPT_BUILDER:
 		o->build.builder = optarg;
+		return 0;
+	case OPT_ON:
+		o->on = optarg;
 		return 0;
 	case OPT_FORCE:
 		o->force = true;
@@ -133,6 +141,7 @@ static int parse(struct options *o, int argc, char **argv, const char *what, con
 		{"platform", required_argument, NULL, OPT_PLATFORM},
 		{"build-arg", required_argument, NULL, OPT_ARG},
 		{"builder", required_argument, NULL, OPT_BUILDER},
+		{"on", required_argument, NULL, OPT_ON},
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"refresh-base", no_argument, NULL, OPT_REFRESH},
 		{"jobs", required_argument, NULL, OPT_JOBS},
@@ -300,10 +309,20 @@ static int run_jobs(struct options *o, size_t count, struct inlay_error *err)
 					 .ended = job_ended,
 					 .ctx = o};
 
-	for (size_t i = 0; i < count; i++)
-		o->jobs[i] = (struct build_job){
-			.argv = o->running[i]->argv, .env = o->running[i]->env, .fd = -1};
 	return build_jobs_run(o->jobs, count, &run, err);
+}
+
+static int open_targets(struct options *o, struct inlay_error *err)
+{
+	if (o->on) {
+		struct target target = {.host = o->on};
+		struct transport_options transport = common_transport(&o->common, &target);
+		int r = build_host_open(&o->host, &transport, err);
+		if (r < 0)
+			return r;
+		o->build.on = &o->host;
+	}
+	return image_targets_open(&o->targets, &o->build, err);
 }
 
 static int build(struct options *o, struct inlay_error *err)
@@ -311,7 +330,7 @@ static int build(struct options *o, struct inlay_error *err)
 	auto_buf struct inlay_buf work = {0};
 	struct images im;
 	size_t count = 0;
-	int r = image_targets_open(&o->targets, &o->build, err);
+	int r = open_targets(o, err);
 
 	if (r == 0)
 		r = images_open(&im, &o->common, false, err);
@@ -329,7 +348,7 @@ static int build(struct options *o, struct inlay_error *err)
 			continue;
 		}
 		if (r == 0)
-			r = image_target_prepare(&o->targets, t, err);
+			r = image_target_prepare(&o->targets, t, &o->jobs[count], err);
 		o->running[count++] = t;
 	}
 	images_close(&im);
@@ -351,6 +370,7 @@ int cmd_image_build(int argc, char **argv)
 	if (parse(&o, argc, argv, "image build", build_help, &code) == 0)
 		code = build(&o, &err) < 0 ? common_fail(&o.common, &err) : INLAY_EXIT_OK;
 	image_targets_close(&o.targets);
+	build_host_fini(&o.host);
 	common_fini(&o.common);
 	return code;
 }
@@ -417,12 +437,13 @@ int cmd_why_build(int argc, char **argv)
 	int code, r;
 
 	if (parse(&o, argc, argv, "why --build", why_help, &code) == 0) {
-		r = image_targets_open(&o.targets, &o.build, &err);
+		r = open_targets(&o, &err);
 		for (size_t i = 0; r == 0 && i < o.targets.count; i++)
 			r = why_one(&o, &o.targets.items[i], &err);
 		code = r < 0 ? common_fail(&o.common, &err) : INLAY_EXIT_OK;
 	}
 	image_targets_close(&o.targets);
+	build_host_fini(&o.host);
 	common_fini(&o.common);
 	return code;
 }

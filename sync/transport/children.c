@@ -55,6 +55,18 @@ void child_add_split(struct child_args *a, const char *command)
 		child_add(a, inlay_buf_cstr(&word));
 }
 
+void child_add_quoted(struct inlay_buf *b, const char *text)
+{
+	inlay_buf_printf(b, " '");
+	for (; *text; text++) {
+		if (*text == '\'')
+			inlay_buf_printf(b, "'\\''");
+		else
+			inlay_buf_u8(b, (uint8_t)*text);
+	}
+	inlay_buf_u8(b, '\'');
+}
+
 int child_spawn(struct child_args *a, const struct child_fds *fds, pid_t *ret,
 		struct inlay_error *err)
 {

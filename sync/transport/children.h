@@ -28,6 +28,8 @@ INLAY_DEFINE_FINI(struct child_args, child_args_fini)
 void child_add(struct child_args *a, const char *text);
 /* "ssh -p 22": split at blanks, as rsync's -e is; quotes group. */
 void child_add_split(struct child_args *a, const char *command);
+/* A blank, and the text between single quotes: every shell takes it as it is. */
+void child_add_quoted(struct inlay_buf *b, const char *text);
 
 struct child_fds {
 	int in, out, err;

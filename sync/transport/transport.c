@@ -78,6 +78,11 @@ static void add_ssh(struct child_args *a, const struct transport_options *o, boo
 	child_add(a, o->host);
 }
 
+void transport_ssh_args(const struct transport_options *o, struct child_args *ret)
+{
+	add_ssh(ret, o, false);
+}
+
 /* What a remote shell gets between single quotes. */
 static bool is_plain(const char *text)
 {
@@ -363,19 +368,6 @@ int transport_explain(struct transport *t, const struct transport_options *o,
 
 /* ---- a command in a workspace ---- */
 
-/* For the user's shell there: between single quotes, which every shell takes as they are. */
-static void add_quoted(struct inlay_buf *b, const char *text)
-{
-	inlay_buf_printf(b, " '");
-	for (; *text; text++) {
-		if (*text == '\'')
-			inlay_buf_printf(b, "'\\''");
-		else
-			inlay_buf_u8(b, (uint8_t)*text);
-	}
-	inlay_buf_u8(b, '\'');
-}
-
 static int exec_args_there(const struct transport_options *o, const struct transport_exec *e,
 			   struct child_args *a, struct inlay_error *err)
 {
@@ -399,12 +391,12 @@ static int exec_args_there(const struct transport_options *o, const struct trans
 	inlay_buf_printf(&b, " inlay");
 	if (e->program) {
 		inlay_buf_printf(&b, " --program");
-		add_quoted(&b, e->program);
+		child_add_quoted(&b, e->program);
 	}
 	inlay_buf_printf(&b, " --");
-	add_quoted(&b, e->path);
+	child_add_quoted(&b, e->path);
 	for (char *const *arg = e->command; *arg; arg++)
-		add_quoted(&b, *arg);
+		child_add_quoted(&b, *arg);
 	child_add(a, inlay_buf_cstr(&b));
 	return inlay_buf_check(&b, err);
 }

@@ -69,6 +69,10 @@ int transport_explain(struct transport *t, const struct transport_options *o,
 		      const struct inlay_buf *noise, char ret_machine[static 32],
 		      struct inlay_error *err) inlay_must_check;
 
+struct child_args;
+/* ssh with its options and the host; what it runs there is added by the caller. Only for hosts. */
+void transport_ssh_args(const struct transport_options *o, struct child_args *ret);
+
 /* A command in a workspace, with this process's standard descriptors. */
 struct transport_exec {
 	const char *path;     /* the workspace, as the user gave it */

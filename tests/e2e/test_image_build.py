@@ -175,18 +175,60 @@ def test_our_own_recipes_are_understood(inlay, fake, root):
     assert (TOP / "images/base/install").read_bytes() == (TOP / "images/robot/install").read_bytes()
 
 
-def test_real_buildah(inlay, root, context):
-    """A real builder on a real context, from nothing."""
+@pytest.fixture
+def there(root, inlay, sshd, fake):
+    """The fake builder stands on a host; here there is none."""
+    (root / "tmp").mkdir()
+    sshd.rc.write_text(f"export PATH={root}/bin:/usr/bin:/bin TMPDIR={root}/tmp\n")
+    empty = root / "no-builder"
+    empty.mkdir()
+    for name in ("ssh", "tar", "sh", "uname"):
+        (empty / name).symlink_to(shutil.which(name))
+    inlay.env.update(INLAY_SSH=sshd.ssh, PATH=str(empty))
+    return root
+
+
+def test_on_a_host(inlay, sshd, there, context):
+    """The context goes there, the image comes back, nothing stays; what is unchanged starts nothing."""
+    (context / "it's a name").mkdir()
+    assert "is there" in inlay("image", "build", context, code=1).err
+    assert build(inlay, context, "--on", "testhost") == {"prod": "built", "dev": "built"}
+    lines = calls(there)
+    assert len(lines) == 3 and all("--file=recipe --layers --tag=oci-archive:out.tar context" in x for x in lines[1:])
+    assert f"localhost/root@sha256:{'ab' * 32}" in (there / "recipe").read_text()
+    assert inlay("image", "list", "--json").rows[0]["platform"] == f"linux/{host()}"
+    assert build(inlay, context, "--on", "testhost") == {"prod": "unchanged", "dev": "unchanged"}
+    assert inlay("why", "--build", "--json", "--name", "x", "--on", "testhost", context).rows[0]["state"] == "unchanged"
+    assert calls(there) == []
+    (there / "fail").touch()
+    r = inlay("image", "build", "--name", "x", "--on", "testhost", "--force", context, code=1)
+    assert "2 of 2 builds failed" in r.err and f"[dev linux/{host()}] from " in r.err
+    assert os.listdir(there / "tmp") == []
+    assert not [x for x in os.listdir(inlay.state / "dev/images") if x.endswith((".tar", ".recipe"))]
+
+
+def test_on_a_host_that_cannot(inlay, sshd, there, context):
+    sshd.rc.write_text(f"export PATH={there}/no-builder\n")
+    assert "is there" in inlay("image", "build", "--on", "testhost", context, code=1).err
+    sshd.stop()
+    assert "ask testhost what it can build" in inlay("image", "build", "--on", "testhost", context, code=5).err
+
+
+@pytest.mark.parametrize("on", [(), ("--on", "testhost")])
+def test_real_buildah(inlay, root, sshd, context, on):
+    """A real builder on a real context, from nothing, here and on a host."""
     if not shutil.which("buildah") or os.geteuid() != 0:
         pytest.skip("needs buildah and root")
-    inlay.env.update(STORAGE_DRIVER="vfs", BUILDAH_ISOLATION="chroot", XDG_RUNTIME_DIR=str(root / "run"))
+    env = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", "XDG_RUNTIME_DIR": str(root / "run"),
+           "CONTAINERS_STORAGE_CONF": str(root / "storage.conf")}
+    inlay.env.update(env, INLAY_SSH=sshd.ssh)
+    sshd.rc.write_text("".join(f"export {k}={v}\n" for k, v in env.items()))
     (root / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\nrunroot = "{root}/run"\ngraphroot = "{root}/graph"\n')
-    inlay.env["CONTAINERS_STORAGE_CONF"] = str(root / "storage.conf")
     (context / "Containerfile").write_text("FROM scratch AS prod\nCOPY hello /hello\nENV A=1\nCMD [\"/hello\"]\n"
                                            "FROM prod AS dev\nCOPY hello /hello2\n")
-    assert build(inlay, context) == {"prod": "built", "dev": "built"}
+    assert build(inlay, context, *on) == {"prod": "built", "dev": "built"}
     config = inlay("image", "inspect", "--json", "x", "--variant", "dev").json["config"]
     assert config["Cmd"] == ["/hello"] and "A=1" in config["Env"]
-    assert build(inlay, context) == {"prod": "unchanged", "dev": "unchanged"}
+    assert build(inlay, context, *on) == {"prod": "unchanged", "dev": "unchanged"}
     write(context / "hello", "other\n")
-    assert build(inlay, context) == {"prod": "built", "dev": "built"}
+    assert build(inlay, context, *on) == {"prod": "built", "dev": "built"}
