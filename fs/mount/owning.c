@@ -345,6 +345,39 @@ int view_set_xattr(struct view *v, uint64_t number, const char *name, const void
 	return changing_apply(&c, err);
 }
 
+/* ---- privileges ---- */
+
+#define CAPABILITY "security.capability"
+
+int view_end_privs(struct view *v, uint64_t number, struct inlay_error *err)
+{
+	struct view_entry now;
+	bool capable;
+	{
+		scope_rdlock(&v->lock);
+		uint32_t slot = table_slot(v->table, number);
+		if (!slot)
+			return inlay_error_set(err, -ESTALE, "no such node");
+		const struct upper_node *un = view_upper(v, slot);
+		view_answer(v, slot, &now);
+		capable = un && upper_xattr(un, CAPABILITY);
+	}
+	if (!S_ISREG(now.attr.st_mode))
+		return 0;
+	mode_t mode = now.attr.st_mode, less = mode & ~(mode_t)S_ISUID;
+	/* Without the right to execute it means something else. */
+	if (mode & S_IXGRP)
+		less &= ~(mode_t)S_ISGID;
+	now.attr.st_mode = less;
+	int r = less != mode ? view_set_attr(v, number, &now.attr, VIEW_SET_MODE, err) : 0;
+	if (r == 0 && capable) {
+		r = view_set_xattr(v, number, CAPABILITY, NULL, 0, 0, err);
+		if (r == -ENODATA) /* somebody was faster */
+			r = 0;
+	}
+	return r;
+}
+
 /* ---- durability ---- */
 
 static int sync_journal(struct view *v, struct inlay_error *err)

@@ -189,6 +189,10 @@ int view_list_xattrs(struct view *v, uint64_t number, struct inlay_buf *ret,
 int view_set_xattr(struct view *v, uint64_t number, const char *name, const void *value, size_t len,
 		   int flags, struct inlay_error *err) inlay_must_check;
 
+/* Set-id bits and security.capability end, as on a write by somebody without rights to them. Other than regular
+ * files have none. */
+int view_end_privs(struct view *v, uint64_t number, struct inlay_error *err) inlay_must_check;
+
 /* Waits until all that was answered is on the disk: the journal, and of the file its bytes (data_only: not its
  * times). */
 int view_sync(struct view *v, uint64_t number, bool data_only, struct inlay_error *err)

@@ -12,6 +12,7 @@
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
+#include "mount/privs.h"
 #include "mount/seeking.h"
 #include "mount/worker.h"
 #include "upper/upper.h"
@@ -121,18 +122,12 @@ static int open_session(struct worker *w, struct inlay_error *err)
 	char name[] = "inlayd";
 	char *argv[] = {name, NULL};
 	struct fuse_args args = {.argc = 1, .argv = argv};
-	char fd_path[32];
 
 	w->session = fuse_session_new(&args, &worker_ops, sizeof worker_ops, w);
 	fuse_opt_free_args(&args);
 	if (!w->session)
 		return inlay_error_set(err, -ENOMEM, "libfuse: no session");
-	/* libfuse's way to take over a descriptor that is mounted already. */
-	(void)snprintf(fd_path, sizeof fd_path, "/dev/fd/%d", w->fuse_fd);
-	if (fuse_session_mount(w->session, fd_path) != 0)
-		return inlay_error_set(err, -EINVAL,
-				       "libfuse does not take the /dev/fuse descriptor");
-	return 0;
+	return privs_attach(w, err);
 }
 
 static int listen_to_keeper(struct worker *w, const struct inlay_mount_options *o, pthread_t *ret,

@@ -2,8 +2,7 @@
 /*
  * What the kernel asks for when something is to change. Nothing here knows who has what open: OPEN and CREATE are
  * answered with ENOSYS, so a new file comes as MKNOD, a truncating open as SETATTR, and FORGET alone says that a file
- * without a name is of no use any more. What a write does to setuid bits and capabilities the kernel asks for by
- * itself.
+ * without a name is of no use any more. What a write does to set-id bits and capabilities is in privs.h.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +13,7 @@
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "mount/ops.h"
+#include "mount/privs.h"
 #include "mount/seeking.h"
 #include "upper/upper.h"
 
@@ -215,7 +215,9 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	struct fdref ref;
 
 	(void)fi;
-	int r = begin_write(w, ino, UINT64_MAX, &content, &ref);
+	int r = privs_obey(w, ino);
+	if (r == 0)
+		r = begin_write(w, ino, UINT64_MAX, &content, &ref);
 	if (r < 0) {
 		worker_reply_error(req, r);
 		return;
@@ -250,7 +252,9 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 	struct fdref ref;
 
 	(void)fi;
-	int r = begin_write(w, ino, UINT64_MAX, &content, &ref);
+	int r = privs_judge(w, req, ino);
+	if (r == 0)
+		r = begin_write(w, ino, UINT64_MAX, &content, &ref);
 	if (r == 0) {
 		if (fallocate(ref.fd, mode, off, len) < 0)
 			r = -errno;
@@ -303,7 +307,9 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fus
 	(void)fi_out;
 	(void)flags;
 	/* The target first: source and target may be one file. */
-	int r = control_owns(in) ? -EINVAL : begin_write(w, out, UINT64_MAX, &to, &ref);
+	int r = control_owns(in) ? -EINVAL : privs_judge(w, req, out);
+	if (r == 0)
+		r = begin_write(w, out, UINT64_MAX, &to, &ref);
 	if (r == 0) {
 		r = view_content(w->view, in, &from, NULL);
 		if (r == 0)
@@ -406,6 +412,8 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	(void)fi;
 	if (replay_setattr(&w->replay, req, ino))
 		return;
+	if (r == 0)
+		r = privs_obey(w, ino);
 	if (r == 0 && (to_set & FUSE_SET_ATTR_SIZE))
 		r = truncate_to(w, ino, attr->st_size);
 	if (r == 0 && set)

@@ -201,6 +201,16 @@ def test_capabilities_end_with_a_write(inlay, root, dst):
         assert os.stat(dst / name).st_mode & 0o7777 == 0o755
 
 
+def test_writes_do_not_ask_for_capabilities(inlay, root, dst):
+    """The kernel would ask before each one."""
+    inlay("mount", "--xattrs", "on", dst)
+    with open(dst / "many", "wb", buffering=0) as f:
+        before = int(status(dst)["requests"])
+        for _ in range(200):
+            f.write(b"x" * 4096)
+        assert int(status(dst)["requests"]) - before < 250
+
+
 def test_owners(inlay, root, src, dst):
     if os.geteuid() != 0:
         pytest.skip("needs root")

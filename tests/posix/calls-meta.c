@@ -28,6 +28,17 @@ static void nobody_changes_modes(void)
 	check("nobody.own.truncate", ftruncate(fd, 0));
 	value("nobody.truncate.clears", "%o", stat_of("theirs").st_mode);
 	(void)close(fd);
+	fd = open("theirs", O_RDWR);
+	check("nobody.own.suid3", chmod("theirs", 06755));
+	check("nobody.own.allocate", fallocate(fd, 0, 0, 100));
+	value("nobody.allocate.clears", "%o", stat_of("theirs").st_mode);
+	check("nobody.own.suid4", chmod("theirs", 06755));
+	check("nobody.own.copy", copy_file_range(fd, &(off_t){0}, fd, &(off_t){50}, 10, 0));
+	value("nobody.copy.clears", "%o", stat_of("theirs").st_mode);
+	check("nobody.own.sgid", chmod("theirs", 02644));
+	check("nobody.own.write2", pwrite(fd, "x", 1, 0));
+	value("nobody.write.no.group.exec", "%o", stat_of("theirs").st_mode);
+	(void)close(fd);
 	check("nobody.own.chown", chown("theirs", 0, (gid_t)-1));
 	check("nobody.own.chgrp", chown("theirs", (uid_t)-1, 4711));
 	check("nobody.own.same", chown("theirs", NOBODY, NOBODY));
