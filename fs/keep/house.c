@@ -86,6 +86,10 @@ static int mark_upper(struct mark *m, struct inlay_workspace *ws, struct inlay_e
 		r = S_ISDIR(d->node->mode) ? mark_tree(m, &d->node->id, err)
 					   : mark_object(m, &d->node->id, false, 0, err);
 	}
+	/* What changed since then is made up for by the next mount. */
+	if (r == 0 && ws->state.policy.upper == INLAY_UPPER_SOURCE_WINS && u->dent_count > 0 &&
+	    !inlay_digest_is_zero(&u->shown))
+		r = mark_tree(m, &u->shown, err);
 	return r < 0 ? inlay_error_prefix(err, r, "%s", ws->state.path) : 0;
 }
 

@@ -212,20 +212,41 @@ static int change_root(struct view *v, const struct inlay_generation *gen, struc
 	return settle_note(settle, VIEW_NOTE_ATTR, TABLE_ROOT, "", 0, err);
 }
 
+/*
+ * The first generation that is shown, where the source wins: what changed since the upper was written last, was not
+ * mounted then. Without the tree of that time nothing is known, and the upper keeps all.
+ */
+static int look_missed(struct view *v, const struct inlay_generation *gen, struct view_drops *drops,
+		       struct inlay_error *err)
+{
+	struct change top = {.v = v, .drops = drops};
+	const struct inlay_digest *before = &v->upper->shown;
+
+	if (inlay_digest_is_zero(before) || inlay_digest_equal(before, &gen->root.tree))
+		return 0;
+	int r = change_dir(&top, 0, v->upper->root, before, &gen->root.tree, err);
+	if (r != -EIO && r != -EBADMSG)
+		return r;
+	drops->count = 0;
+	return 0;
+}
+
 static int switch_to(struct view *v, const struct inlay_generation *gen, struct view_notes *ret,
 		     struct inlay_error *err)
 {
 	auto_of(shapes_free) struct shapes *shapes = shapes_new(v->trees);
 	auto_of_drops struct view_drops drops = {0};
-	/* What is shown first touches nothing: it is what was shown before. */
-	bool wins = v->options.policy == INLAY_UPPER_SOURCE_WINS && v->gen.number > 0;
+	bool wins = v->options.policy == INLAY_UPPER_SOURCE_WINS, first = v->gen.number == 0;
 
 	scope_lock(&v->change);
-	int r = change_root(v, gen, shapes, NULL, wins ? &drops : NULL, err);
+	int r = change_root(v, gen, shapes, NULL, wins && !first ? &drops : NULL, err);
+	if (r == 0 && wins && first)
+		r = look_missed(v, gen, &drops, err);
 	if (r == 0)
 		r = view_drops_log(v, &drops, err);
 	if (r < 0)
 		return r;
+	upper_show(v->upper, &gen->root.tree);
 	shapes_compare(shapes);
 	struct settle *settle;
 	scope_wrlock(&v->lock);

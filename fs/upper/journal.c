@@ -263,12 +263,12 @@ static int64_t coarse_now(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64_t *ret_time_ns,
-		 struct inlay_error *err)
+static int append(struct upper *u, const struct inlay_buf *ops, bool freeing, int64_t *ret_time_ns,
+		  struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 	int64_t now = coarse_now();
-	int r = inlay_buf_check(&t->ops, err);
+	int r = inlay_buf_check(ops, err);
 
 	if (r < 0)
 		return r;
@@ -276,9 +276,9 @@ int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64
 		return inlay_error_set(err, -EROFS, "the upper is read-only");
 	if (u->broken)
 		return inlay_error_set(err, -EIO, "the upper's journal cannot be written");
-	if (t->ops.len > UPPER_RECORD_MAX)
-		return inlay_error_set(err, -E2BIG, "a change of %zu bytes", t->ops.len);
-	add_record(&b, &t->ops, u->seq + 1, now);
+	if (ops->len > UPPER_RECORD_MAX)
+		return inlay_error_set(err, -E2BIG, "a change of %zu bytes", ops->len);
+	add_record(&b, ops, u->seq + 1, now);
 	r = inlay_buf_check(&b, err);
 	if (r == 0)
 		r = make_room(u, b.len, freeing, err);
@@ -294,8 +294,36 @@ int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64
 	}
 	u->end += b.len;
 	u->seq++;
+	u->shown_due = false;
 	*ret_time_ns = now;
 	return 0;
+}
+
+int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64_t *ret_time_ns,
+		 struct inlay_error *err)
+{
+	auto_txn struct upper_txn both = {0};
+
+	if (!u->shown_due)
+		return append(u, &t->ops, freeing, ret_time_ns, err);
+	upper_txn_shown(&both, &u->shown);
+	inlay_buf_add(&both.ops, t->ops.data, t->ops.len);
+	both.ops.failed |= t->ops.failed;
+	return append(u, &both.ops, freeing, ret_time_ns, err);
+}
+
+void upper_show(struct upper *u, const struct inlay_digest *tree)
+{
+	static const struct upper_txn nothing;
+	int64_t time_ns;
+
+	if (u->read_only || inlay_digest_equal(&u->shown, tree))
+		return;
+	u->shown = *tree;
+	u->shown_due = true;
+	/* Without room now it comes with the next record. */
+	if (u->dent_count > 0)
+		(void)!upper_append(u, &nothing, true, &time_ns, NULL);
 }
 
 int upper_sync_begin(const struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inlay_error *err)
@@ -349,6 +377,8 @@ static int dump_all(struct upper *u, struct dump *d)
 {
 	int r = 0;
 
+	if (!inlay_digest_is_zero(&u->shown))
+		upper_txn_shown(&d->txn, &u->shown);
 	dump_node(d, u->root);
 	add_record(&d->out, &d->txn.ops, ++d->seq, 0);
 	for (struct upper_dent *e = upper_walk(u->root, NULL); e && r == 0;
@@ -396,6 +426,7 @@ int upper_rewrite(struct upper *u)
 	u->journal_fd = d.fd;
 	u->end = u->room = d.at;
 	u->seq = u->synced_seq = d.seq;
+	u->shown_due = false;
 	return 0;
 }
 

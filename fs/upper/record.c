@@ -6,7 +6,7 @@
 #include "inlay/tree.h"
 #include "upper/upper.h"
 
-enum op { OP_NODE = 1, OP_NAME, OP_DROP, OP_XATTR };
+enum op { OP_NODE = 1, OP_NAME, OP_DROP, OP_XATTR, OP_SHOWN };
 
 enum node_bits {
 	BITS_FROM = 3, /* enum upper_from */
@@ -63,6 +63,12 @@ void upper_txn_xattr(struct upper_txn *t, uint64_t n, const char *name, const vo
 	inlay_buf_u8(&t->ops, value != NULL);
 	if (value)
 		inlay_buf_string(&t->ops, value, len);
+}
+
+void upper_txn_shown(struct upper_txn *t, const struct inlay_digest *tree)
+{
+	inlay_buf_u8(&t->ops, OP_SHOWN);
+	inlay_buf_add(&t->ops, tree->b, sizeof tree->b);
 }
 
 /* ---- what they mean ---- */
@@ -286,6 +292,16 @@ static int apply_xattr(struct upper *u, struct inlay_cursor *c, int64_t time_ns,
 	return set_xattr(node, (const char *)name, name_len, value, len, err);
 }
 
+static int apply_shown(struct upper *u, struct inlay_cursor *c, struct inlay_error *err)
+{
+	const uint8_t *id = inlay_cursor_bytes(c, sizeof u->shown.b);
+
+	if (c->failed)
+		return bad(err, "a damaged tree");
+	memcpy(u->shown.b, id, sizeof u->shown.b);
+	return 0;
+}
+
 int upper_apply(struct upper *u, const uint8_t *ops, size_t len, int64_t time_ns,
 		struct inlay_error *err)
 {
@@ -305,6 +321,9 @@ int upper_apply(struct upper *u, const uint8_t *ops, size_t len, int64_t time_ns
 			break;
 		case OP_XATTR:
 			r = apply_xattr(u, &c, time_ns, err);
+			break;
+		case OP_SHOWN:
+			r = apply_shown(u, &c, err);
 			break;
 		default:
 			r = bad(err, "an unknown assignment");

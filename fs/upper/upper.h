@@ -112,6 +112,9 @@ struct upper {
 	uint64_t *nameless; /* numbers of nodes that have no name, by the record at hand */
 	size_t nameless_count, nameless_cap;
 	uint64_t orphans; /* files that were written to without having a name */
+	/* The tree that the root had when the latest change was made; zeros = that is not known. */
+	struct inlay_digest shown;
+	bool shown_due; /* the journal has it with the next record */
 	/* the journal */
 	int dir_fd; /* ws/<id>; -1: in memory only */
 	int lock_fd;
@@ -205,6 +208,8 @@ void upper_txn_drop(struct upper_txn *t, uint64_t dir, const char *name, size_t 
 /* value NULL: removes it */
 void upper_txn_xattr(struct upper_txn *t, uint64_t n, const char *name, const void *value,
 		     size_t len);
+/* What is synced at the root from now on. */
+void upper_txn_shown(struct upper_txn *t, const struct inlay_digest *tree);
 /* -EBADMSG when the bytes are not a list of assignments that fits to what there is; then some of them may
  * have been made. */
 int upper_apply(struct upper *u, const uint8_t *ops, size_t len, int64_t time_ns,
@@ -234,6 +239,11 @@ int upper_replay(struct upper *u, const uint8_t *bytes, size_t len, uint64_t *re
  */
 int upper_append(struct upper *u, const struct upper_txn *t, bool freeing, int64_t *ret_time_ns,
 		 struct inlay_error *err) inlay_must_check;
+/*
+ * Another tree is shown at the root. The journal has it before anything that is written over it, and at once where
+ * something was written before.
+ */
+void upper_show(struct upper *u, const struct inlay_digest *tree);
 /* Writes the journal anew, with what there is now, durably; on failure the old one stays. */
 int upper_rewrite(struct upper *u) inlay_must_check;
 /* The same when most of it is of no use any more, and it is large. */

@@ -167,6 +167,41 @@ def test_source_wins(inlay, root, src, dst):
     assert listing(dst) == before
 
 
+def test_source_wins_also_while_unmounted(inlay, root, src, dst):
+    write(dst / "early", "mine\n")
+    write(src / "early", "from the source\n")
+    inlay.sync(src, dst)
+    # That was under `keep`, so it is not made up for.
+    inlay("mount", "--upper", "source-wins", dst)
+    assert (dst / "early").read_text() == "mine\n"
+    for name in ("README.md", "src/main.c", "untouched"):
+        write(dst / name, "mine\n")
+    os.makedirs(dst / "new/dir")
+    write(dst / "new/dir/file", "mine\n")
+    for round in range(2):
+        inlay("umount", dst)
+        write(src / "README.md", f"from the source {round}\n")
+        write(src / "src/main.c", f"from the source {round}\n")
+        (src / "new").mkdir(exist_ok=True)
+        write(src / "new/dir", "not a directory\n")
+        inlay.sync(src, dst, "--no-mount")
+        for other in range(12 * round):  # more than the history has
+            write(src / "other", f"{other}\n")
+            inlay.sync(src, dst, "--no-mount")
+        inlay("gc", "--grace", "0s", dst)
+        inlay("mount", dst)
+        assert (dst / "README.md").read_text() == f"from the source {round}\n"
+        assert (dst / "src/main.c").read_text() == f"from the source {round}\n"
+        assert (dst / "new/dir").read_text() == "not a directory\n"
+        assert (dst / "early").read_text() == (dst / "untouched").read_text() == "mine\n"
+        write(dst / "src/main.c", "mine again\n")
+    # What was written over the generation shown stays, whatever became of the mount.
+    inlay("umount", dst)
+    inlay("mount", dst)
+    kill_worker(dst)
+    assert (dst / "src/main.c").read_text() == "mine again\n"
+
+
 def test_policies_are_remembered(inlay, root, dst):
     inlay("mount", "--upper", "read-only", "--xattrs", "on", dst)
     assert status(dst)["upper"] == "read-only"

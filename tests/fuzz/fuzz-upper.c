@@ -17,6 +17,7 @@ static void check_again(struct upper *u)
 	if (!upper_counts_are_right(u) || upper_init(&again, NULL) < 0)
 		abort();
 	struct upper_txn t = {0};
+	upper_txn_shown(&t, &u->shown);
 	upper_txn_node(&t, u->root);
 	for (const struct upper_xattr *x = u->root->xattrs; x; x = x->next)
 		upper_txn_xattr(&t, 1, x->name, upper_xattr_value(x), x->len);

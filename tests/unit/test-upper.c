@@ -54,6 +54,11 @@ static void assignments_have_these_bytes(void **state)
 	assert_int_equal(t.ops.len, 39 + 32 + 2);
 	assert_int_equal(t.ops.data[39], 9);
 	assert_memory_equal(t.ops.data + 39 + 32, "\xc8\x01", 2);
+	inlay_buf_clear(&t.ops);
+	upper_txn_shown(&t, &file.id);
+	assert_int_equal(t.ops.len, 1 + 32);
+	assert_int_equal(t.ops.data[0], 5);
+	assert_memory_equal(t.ops.data + 1, file.id.b, 32);
 }
 
 static int64_t append(struct upper *u, const struct upper_txn *t)
@@ -203,6 +208,7 @@ static void replay_gives_what_was(void **state)
 			if (t.ops.len > 0)
 				append(u, &t);
 		}
+		upper_show(u, &(struct inlay_digest){{(uint8_t)(round + 1)}});
 		auto_buf struct inlay_buf want = {0};
 		upper_print(u, &want);
 		(void)inlay_buf_cstr(&want);
@@ -215,6 +221,29 @@ static void replay_gives_what_was(void **state)
 		assert_ok(upper_open(dir, false, &u, &err));
 		expect(u, &want);
 	}
+}
+
+static void what_is_shown_comes_with_the_first_change(void **state)
+{
+	int dir = scratch_dir(state);
+	struct inlay_digest tree = {{7}};
+	auto_of(upper_close) struct upper *u = NULL;
+	auto_txn struct upper_txn t = {0};
+
+	assert_ok(upper_open(dir, false, &u, &err));
+	upper_show(u, &tree);
+	assert_int_equal(u->end, UPPER_FILE_HEADER);
+	upper_txn_name(&t, 1, "gone", 4, 0, false);
+	append(u, &t);
+	upper_close(take_ptr(u));
+	assert_ok(upper_open(dir, false, &u, &err));
+	assert_true(inlay_digest_equal(&u->shown, &tree));
+	/* Over what was written before it is told at once. */
+	tree.b[0] = 8;
+	upper_show(u, &tree);
+	upper_close(take_ptr(u));
+	assert_ok(upper_open(dir, true, &u, &err));
+	assert_true(inlay_digest_equal(&u->shown, &tree));
 }
 
 /* ---- journals that are not whole ---- */
@@ -369,6 +398,7 @@ int main(void)
 		scratch_test(torn_ends_are_cut),
 		scratch_test(damage_in_the_middle_is_stepped_over),
 		scratch_test(files_that_nobody_names_go),
+		scratch_test(what_is_shown_comes_with_the_first_change),
 		cmocka_unit_test(what_does_not_fit_is_refused),
 		cmocka_unit_test(deep_trees_end_without_recursion),
 		scratch_test(a_second_writer_waits_and_gives_up),

@@ -25,6 +25,10 @@ static inline void upper_print_node(struct inlay_buf *b, const struct upper_node
 
 static inline void upper_print(struct upper *u, struct inlay_buf *b)
 {
+	char shown[INLAY_DIGEST_HEX];
+
+	inlay_digest_hex(&u->shown, shown);
+	inlay_buf_printf(b, "over %s\n", shown);
 	upper_print_node(b, u->root);
 	inlay_buf_printf(b, "\n");
 	for (struct upper_dent *d = upper_walk(u->root, NULL); d; d = upper_walk(u->root, d)) {
