@@ -84,13 +84,13 @@ void inlay_image_host_platform(char ret[static INLAY_IMAGE_PLATFORM_MAX + 1])
 }
 
 /* The origin of a generation: three words; a variant that is not there is "-". */
-void imageref_origin(const struct inlay_image_key *key, char ret[static INLAY_ORIGIN_MAX + 1])
+void inlay_image_key_text(const struct inlay_image_key *key, char ret[static INLAY_ORIGIN_MAX + 1])
 {
 	(void)snprintf(ret, INLAY_ORIGIN_MAX + 1, "%s %s %s", key->name,
 		       *key->variant ? key->variant : "-", key->platform);
 }
 
-bool imageref_parse(const char *origin, struct inlay_image_key *ret)
+bool inlay_image_key_parse(const char *origin, struct inlay_image_key *ret)
 {
 	char text[INLAY_ORIGIN_MAX + 1], *variant, *platform;
 
@@ -110,7 +110,7 @@ void imageref_name(const struct inlay_image_key *key, char ret[static IMAGEREF_N
 	char origin[INLAY_ORIGIN_MAX + 1], hex[INLAY_DIGEST_HEX];
 	struct inlay_digest d;
 
-	imageref_origin(key, origin);
+	inlay_image_key_text(key, origin);
 	inlay_digest_of(origin, strlen(origin), &d);
 	inlay_digest_hex(&d, hex);
 	(void)snprintf(ret, IMAGEREF_NAME, "%s%.32s", IMAGEREF_PREFIX, hex);

@@ -2,9 +2,7 @@
 #ifndef IMAGE_IMAGEREF_H
 #define IMAGE_IMAGEREF_H
 
-/* What an image is called, as the name of a ref and as the origin of its generations. */
-
-#include <stdbool.h>
+/* What the ref of an image is called. */
 
 #include "inlay/image.h"
 
@@ -12,8 +10,5 @@
 enum { IMAGEREF_NAME = 40 };
 
 void imageref_name(const struct inlay_image_key *key, char ret[static IMAGEREF_NAME]);
-void imageref_origin(const struct inlay_image_key *key, char ret[static INLAY_ORIGIN_MAX + 1]);
-/* False when an origin is not that of an image. */
-bool imageref_parse(const char *origin, struct inlay_image_key *ret);
 
 #endif

@@ -31,7 +31,7 @@ static int each_ref(void *ctx, const char *ref, struct inlay_error *err)
 		return 0;
 	if (r < 0)
 		return r;
-	if (!imageref_parse(h->gens[0].origin, &image.key))
+	if (!inlay_image_key_parse(h->gens[0].origin, &image.key))
 		return inlay_error_set(err, -EBADMSG, "the ref %s is not that of an image", ref);
 	image.generation = h->gens[0];
 	return e->fn(e->ctx, &image, err);
@@ -67,6 +67,33 @@ int inlay_image_open(struct inlay_trees *trees, struct inlay_store *store,
 	/* Nothing of what is behind is borrowed: the directory ends here. */
 	ret_root->name = "root";
 	ret_root->target = NULL;
+	return r;
+}
+
+int inlay_image_publish(struct inlay_store *store, struct inlay_image *image, size_t keep,
+			bool *ret_changed, struct inlay_error *err)
+{
+	struct inlay_generation *g = &image->generation;
+	auto_free struct inlay_history *h = NULL;
+	char ref[IMAGEREF_NAME];
+
+	imageref_name(&image->key, ref);
+	inlay_image_key_text(&image->key, g->origin);
+	*ret_changed = false;
+	int r = inlay_store_history(store, ref, &h, err);
+	/* A damaged history is replaced: what it said cannot be known any more. */
+	if (r < 0 && r != -EBADMSG)
+		return r;
+	if (h && inlay_digest_equal(&h->gens[0].root.tree, &g->root.tree)) {
+		*g = h->gens[0];
+		return 0;
+	}
+	g->parent = h ? h->gens[0].number : 0;
+	g->number = g->parent + 1;
+	r = inlay_store_sync(store, err);
+	if (r == 0)
+		r = inlay_store_publish(store, ref, g, keep, 0, err);
+	*ret_changed = r == 0;
 	return r;
 }
 

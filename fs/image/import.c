@@ -246,38 +246,12 @@ int inlay_image_read(struct inlay_store *store, const struct inlay_image_import 
 	return read_archive(store, o, ret, err);
 }
 
-static int publish(struct inlay_store *store, struct inlay_image_imported *ret,
-		   struct inlay_error *err)
-{
-	struct inlay_generation *g = &ret->image.generation;
-	auto_free struct inlay_history *h = NULL;
-	char ref[IMAGEREF_NAME];
-
-	imageref_name(&ret->image.key, ref);
-	imageref_origin(&ret->image.key, g->origin);
-	int r = inlay_store_history(store, ref, &h, err);
-	/* A damaged history is replaced: what it said cannot be known any more. */
-	if (r < 0 && r != -EBADMSG)
-		return r;
-	if (h && inlay_digest_equal(&h->gens[0].root.tree, &g->root.tree)) {
-		*g = h->gens[0];
-		return 0;
-	}
-	g->parent = h ? h->gens[0].number : 0;
-	g->number = g->parent + 1;
-	r = inlay_store_sync(store, err);
-	if (r == 0)
-		r = inlay_store_publish(store, ref, g, INLAY_IMAGE_KEEP, 0, err);
-	ret->changed = r == 0;
-	return r;
-}
-
 int inlay_image_import(struct inlay_store *store, const struct inlay_image_import *o,
 		       struct inlay_image_imported *ret, struct inlay_error *err)
 {
 	int r = read_archive(store, o, ret, err);
 
 	if (r == 0)
-		r = publish(store, ret, err);
+		r = inlay_image_publish(store, &ret->image, INLAY_IMAGE_KEEP, &ret->changed, err);
 	return r < 0 ? clean_up(store, r) : 0;
 }

@@ -66,6 +66,7 @@ struct inlay_host {
 	int log_fd;
 	struct inlay_store *store; /* fixed */
 	struct inlay_trees *trees; /* fixed */
+	struct inlay_imagetrees *images; /* opened when first asked for; lock */
 	struct inlay_workspace **workspaces;
 	size_t count, cap;
 	unsigned sessions;

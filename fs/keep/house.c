@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Keeping house: what may go (gc), and whether everything is there and right (fsck). */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "inlay/imagetree.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "keep/host.h"
@@ -118,9 +120,33 @@ static bool is_live(void *ctx, const struct inlay_digest *id)
 	return inlay_idset_has(&m->live, id);
 }
 
+int inlay_host_images(struct inlay_host *host, struct inlay_imagetrees **ret,
+		      struct inlay_error *err)
+{
+	scope_lock(&host->lock);
+	int r = host->images ? 0 : inlay_imagetrees_open(host->state_fd, &host->images, err);
+	*ret = host->images;
+	return r;
+}
+
+/* Images that are being pushed have their own time. */
+static int gc_images(struct inlay_host *host, int64_t grace_ns, uint64_t *ret_freed,
+		     struct inlay_error *err)
+{
+	struct inlay_imagetrees *images;
+
+	if (faccessat(host->state_fd, "images", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	int r = inlay_host_images(host, &images, err);
+	if (r == 0)
+		r = inlay_imagetrees_gc(images, grace_ns, ret_freed, err);
+	return r < 0 ? r : 0;
+}
+
 int inlay_host_gc(struct inlay_host *host, int64_t grace_ns, struct inlay_store_sweep *ret,
 		  struct inlay_error *err)
 {
+	uint64_t images = 0;
 	struct mark m = {.host = host};
 
 	/* Objects of a change set that is on its way are nobody's yet: not while one is. */
@@ -133,6 +159,10 @@ int inlay_host_gc(struct inlay_host *host, int64_t grace_ns, struct inlay_store_
 		r = inlay_store_sweep(host->store, is_live, &m, grace_ns, ret, err);
 	(void)pthread_rwlock_unlock(&host->receiving);
 	inlay_idset_fini(&m.live);
+	if (r == 0)
+		r = gc_images(host, grace_ns, &images, err);
+	if (r == 0)
+		ret->freed_bytes += images;
 	return r;
 }
 

@@ -13,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
+#include "inlay/imagetree.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "keep/connect.h"
@@ -353,9 +354,11 @@ static void end_host(struct inlay_host *host, pthread_t durable)
 	}
 	(void)pthread_join(durable, NULL);
 	(void)!inlay_host_each(host, leave_worker, NULL, NULL);
-	if (sessions == 0)
+	if (sessions == 0) {
+		inlay_imagetrees_close(host->images);
 		inlay_store_close(host->store);
-	else
+	}
+	if (sessions > 0)
 		(void)!inlay_store_sync(host->store, NULL);
 }
 

@@ -25,6 +25,16 @@ int64_t inlay_idset_number(const struct inlay_idset *set, const struct inlay_dig
 	return set->slot_count ? (int64_t)set->slots[slot_of(set, id)] - 1 : -1;
 }
 
+int64_t inlay_idset_find(const struct inlay_idset *set, uint64_t prefix)
+{
+	if (!set->slot_count)
+		return -1;
+	size_t at = prefix & (set->slot_count - 1);
+	while (set->slots[at] && inlay_digest_prefix(&set->members[set->slots[at] - 1]) != prefix)
+		at = (at + 1) & (set->slot_count - 1);
+	return (int64_t)set->slots[at] - 1;
+}
+
 bool inlay_idset_has(const struct inlay_idset *set, const struct inlay_digest *id)
 {
 	return inlay_idset_number(set, id) >= 0;

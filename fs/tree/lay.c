@@ -40,6 +40,19 @@ struct laying {
 	size_t group_count, group_slots;
 };
 
+/* The directory of the old tree that has the same path. */
+struct beside {
+	struct inlay_dir dir;
+	int fd; /* -1: there is none */
+};
+
+static void beside_close(struct beside *b)
+{
+	inlay_dir_close(&b->dir);
+	inlay_cleanup_close(&b->fd);
+}
+INLAY_DEFINE_FINI(struct beside, beside_close)
+
 /* A name as a C string; names have at most 255 bytes. */
 struct cname {
 	char s[INLAY_NAME_MAX + 1];
@@ -157,15 +170,46 @@ static int copy_content(struct laying *l, const struct inlay_entry *e, int fd,
 	return 0;
 }
 
-static int lay_file(struct laying *l, const struct inlay_entry *e, int dir, const char *name,
-		    struct inlay_error *err)
+static int make_file(struct laying *l, const struct inlay_entry *e, int dir, const char *name,
+		     int *ret_fd, struct inlay_error *err)
 {
-	auto_close int fd =
-		openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (l->o->make) {
+		int r = l->o->make(l->o->ctx, e, dir, name, ret_fd, err);
+		l->ret->bytes += e->size;
+		return r < 0 ? inlay_error_prefix(err, r, "'%.300s'", inlay_buf_cstr(&l->path)) : r;
+	}
+	*ret_fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return *ret_fd < 0 ? fail(l, "create", err) : copy_content(l, e, *ret_fd, err);
+}
 
-	if (fd < 0)
-		return fail(l, "create", err);
-	int r = copy_content(l, e, fd, err);
+/* 0: it is a link of the old tree's file, which is the same in everything. 1: there is no such file. */
+static int link_old(struct laying *l, const struct inlay_entry *e, struct beside *old, int dir,
+		    const char *name, struct inlay_error *err)
+{
+	struct inlay_entry was;
+	int r = old->fd < 0 ? 1 : inlay_dir_find(&old->dir, e->name, e->name_len, &was, err);
+
+	if (r < 0)
+		return r;
+	if (r > 0 || !inlay_entry_equal(&was, e))
+		return 1;
+	if (linkat(old->fd, name, dir, name, 0) < 0)
+		/* Somebody took it away, or it has as many names as can be: then it is made anew. */
+		return errno == ENOENT || errno == EMLINK || errno == EPERM ? 1
+									    : fail(l, "link", err);
+	l->ret->shared++;
+	return 0;
+}
+
+static int lay_file(struct laying *l, const struct inlay_entry *e, struct beside *old, int dir,
+		    const char *name, struct inlay_error *err)
+{
+	auto_close int fd = -1;
+	int r = link_old(l, e, old, dir, name, err);
+
+	if (r <= 0)
+		return r;
+	r = make_file(l, e, dir, name, &fd, err);
 	if (r == 0)
 		r = set_attributes(l, e, fd, err);
 	if (r == 0 && close(take_fd(fd)) < 0)
@@ -247,8 +291,8 @@ static int reopen_parent(struct laying *l, const char *path, int *ret_fd, const 
 	return 0;
 }
 
-static int lay_linked(struct laying *l, const struct inlay_entry *e, int dir, const char *name,
-		      struct inlay_error *err)
+static int lay_linked(struct laying *l, const struct inlay_entry *e, struct beside *old, int dir,
+		      const char *name, struct inlay_error *err)
 {
 	auto_close int parent = -1;
 	const char *first = "";
@@ -265,7 +309,7 @@ static int lay_linked(struct laying *l, const struct inlay_entry *e, int dir, co
 		inlay_buf_add(&l->paths, l->path.data, l->path.len);
 		inlay_buf_u8(&l->paths, 0);
 		r = inlay_buf_check(&l->paths, err);
-		return r < 0 ? r : lay_file(l, e, dir, name, err);
+		return r < 0 ? r : lay_file(l, e, old, dir, name, err);
 	}
 	if (!inlay_digest_equal(&g->id, &e->id))
 		return inlay_error_set(err, -EBADMSG,
@@ -282,8 +326,38 @@ static int lay_linked(struct laying *l, const struct inlay_entry *e, int dir, co
 
 /* ---- directories ---- */
 
-static int lay_dir(struct laying *l, const struct inlay_entry *e, int *fd, unsigned depth,
-		   struct inlay_error *err);
+static int lay_dir(struct laying *l, const struct inlay_entry *e, struct beside *old, int *fd,
+		   unsigned depth, struct inlay_error *err);
+
+/* Its listing; without one there is nothing beside. */
+static int list_beside(struct laying *l, const struct inlay_digest *id, struct beside *b,
+		       struct inlay_error *err)
+{
+	int r = inlay_dir_open(l->trees, id, &b->dir, err);
+
+	if (r <= 0)
+		return r;
+	inlay_cleanup_close(&b->fd);
+	b->fd = -1;
+	return 0;
+}
+
+/* What is too deep to be held open, or cannot be opened, is not there: its files are made anew. */
+static int open_beside(struct laying *l, struct beside *old, const struct inlay_entry *e,
+		       const char *name, unsigned depth, struct beside *ret,
+		       struct inlay_error *err)
+{
+	struct inlay_entry was;
+	int r = old->fd < 0 || depth > HELD_LEVELS
+			? 1
+			: inlay_dir_find(&old->dir, e->name, e->name_len, &was, err);
+
+	if (r == 0 && S_ISDIR(was.mode))
+		ret->fd = openat(old->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (r != 0 || ret->fd < 0)
+		return r < 0 ? r : 0;
+	return list_beside(l, &was.id, ret, err);
+}
 
 /* Deep trees must not use up the descriptors: then the way back is "..", and it is checked that it
  * leads where it came from. */
@@ -301,9 +375,10 @@ static int go_back(struct laying *l, int child, const struct stat *was, int *fd,
 	return 0;
 }
 
-static int lay_subdir(struct laying *l, const struct inlay_entry *e, int *fd, const char *name,
-		      unsigned depth, struct inlay_error *err)
+static int lay_subdir(struct laying *l, const struct inlay_entry *e, struct beside *old, int *fd,
+		      const char *name, unsigned depth, struct inlay_error *err)
 {
+	__attribute__((cleanup(inlay_cleanup_beside_close))) struct beside below = {.fd = -1};
 	struct stat was;
 
 	if (depth >= INLAY_DEPTH_MAX)
@@ -316,30 +391,32 @@ static int lay_subdir(struct laying *l, const struct inlay_entry *e, int *fd, co
 		return fail(l, "open", err);
 	if (depth > HELD_LEVELS)
 		(void)close(take_fd(*fd));
-	int r = lay_dir(l, e, &child, depth + 1, err);
+	int r = open_beside(l, old, e, name, depth, &below, err);
+	if (r == 0)
+		r = lay_dir(l, e, &below, &child, depth + 1, err);
 	if (r == 0 && *fd < 0)
 		r = go_back(l, child, &was, fd, err);
 	return r;
 }
 
-static int lay_entry(struct laying *l, const struct inlay_entry *e, int *fd, unsigned depth,
-		     struct inlay_error *err)
+static int lay_entry(struct laying *l, const struct inlay_entry *e, struct beside *old, int *fd,
+		     unsigned depth, struct inlay_error *err)
 {
 	struct cname name = cname_of(e);
 
 	l->ret->entries++;
 	if (S_ISDIR(e->mode))
-		return lay_subdir(l, e, fd, name.s, depth, err);
+		return lay_subdir(l, e, old, fd, name.s, depth, err);
 	if (S_ISLNK(e->mode))
 		return lay_symlink(l, e, *fd, name.s, err);
 	if (e->link_group)
-		return lay_linked(l, e, *fd, name.s, err);
-	return lay_file(l, e, *fd, name.s, err);
+		return lay_linked(l, e, old, *fd, name.s, err);
+	return lay_file(l, e, old, *fd, name.s, err);
 }
 
 /* Its entries, then its own attributes. */
-static int lay_dir(struct laying *l, const struct inlay_entry *e, int *fd, unsigned depth,
-		   struct inlay_error *err)
+static int lay_dir(struct laying *l, const struct inlay_entry *e, struct beside *old, int *fd,
+		   unsigned depth, struct inlay_error *err)
 {
 	__attribute__((cleanup(inlay_cleanup_inlay_dir_close))) struct inlay_dir dir = {0};
 	struct inlay_entry self = *e, child;
@@ -357,7 +434,7 @@ static int lay_dir(struct laying *l, const struct inlay_entry *e, int *fd, unsig
 		inlay_buf_add(&l->path, child.name, child.name_len);
 		r = inlay_buf_check(&l->path, err);
 		if (r == 0)
-			r = lay_entry(l, &child, fd, depth, err);
+			r = lay_entry(l, &child, old, fd, depth, err);
 		if (r == 0)
 			l->path.len = len;
 	}
@@ -372,14 +449,20 @@ int inlay_lay(struct inlay_trees *trees, struct inlay_store *store, const struct
 {
 	struct laying l = {.trees = trees, .store = store, .o = o, .ret = ret, .root = fd};
 	auto_close int at = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	__attribute__((cleanup(inlay_cleanup_beside_close))) struct beside old = {.fd = -1};
 
 	*ret = (struct inlay_lay_result){0};
 	l.piece = malloc(PIECE_BYTES);
 	int r = !l.piece ? inlay_error_set(err, -ENOMEM, "out of memory")
 		: at < 0 ? inlay_error_sys(err, -errno, "duplicate a descriptor")
 			 : 0;
+	if (r == 0 && o->old) {
+		old.fd = fcntl(o->old_fd, F_DUPFD_CLOEXEC, 0);
+		r = old.fd < 0 ? inlay_error_sys(err, -errno, "duplicate a descriptor")
+			       : list_beside(&l, &o->old->id, &old, err);
+	}
 	if (r == 0)
-		r = lay_dir(&l, root, &at, 0, err);
+		r = lay_dir(&l, root, &old, &at, 0, err);
 	free(l.piece);
 	free(l.groups);
 	inlay_buf_fini(&l.path);

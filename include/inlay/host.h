@@ -27,6 +27,7 @@
 
 struct inlay_host;
 struct inlay_workspace;
+struct inlay_imagetrees;
 
 enum {
 	INLAY_HOST_PATH_MAX = 4096, /* bytes of a workspace's path with the NUL */
@@ -44,6 +45,9 @@ enum {
 
 struct inlay_store *inlay_host_store(struct inlay_host *host);
 struct inlay_trees *inlay_host_trees(struct inlay_host *host);
+/* The base images of this host (imagetree.h), opened when they are first asked for. Borrowed. */
+int inlay_host_images(struct inlay_host *host, struct inlay_imagetrees **ret,
+		      struct inlay_error *err) inlay_must_check;
 
 /* ---- workspaces ---- */
 

@@ -27,6 +27,8 @@ INLAY_DEFINE_FINI(struct inlay_idset, inlay_idset_fini)
 bool inlay_idset_has(const struct inlay_idset *set, const struct inlay_digest *id);
 /* The member's number, or -1. */
 int64_t inlay_idset_number(const struct inlay_idset *set, const struct inlay_digest *id);
+/* The number of a member that begins with these eight bytes (inlay_digest_prefix), or -1. */
+int64_t inlay_idset_find(const struct inlay_idset *set, uint64_t prefix);
 
 enum { INLAY_IDSET_THERE = 1 }; /* positive result of add: it was a member before */
 int inlay_idset_add(struct inlay_idset *set, const struct inlay_digest *id, struct inlay_error *err)

@@ -4,7 +4,7 @@
 
 /*
  * Base images on the dev machine: archives become trees in a store, and refs say which tree an image
- * is. Linked into inlay only; a target never sees an archive.
+ * is. Import is linked into inlay only: a target never sees an archive (imagetree.h is its side).
  *
  * What is accepted: an OCI layout directory, the same as a tar (oci-archive), docker-archive (also that
  * of docker 25, which is both), a plain tar of a root filesystem or of a single layer; each plain or
@@ -66,6 +66,9 @@ struct inlay_image {
  * linux/amd64, aarch64 and linux/arm64/v8 become linux/arm64. -EINVAL. */
 int inlay_image_key_make(const char *name, const char *variant, const char *platform,
 			 struct inlay_image_key *ret, struct inlay_error *err) inlay_must_check;
+/* "name variant platform", the origin of an image's generations. False when it is none. */
+bool inlay_image_key_parse(const char *origin, struct inlay_image_key *ret);
+void inlay_image_key_text(const struct inlay_image_key *key, char ret[static INLAY_ORIGIN_MAX + 1]);
 /* This machine's, "linux/amd64". */
 void inlay_image_host_platform(char ret[static INLAY_IMAGE_PLATFORM_MAX + 1]);
 
@@ -96,7 +99,12 @@ int inlay_image_import(struct inlay_store *store, const struct inlay_image_impor
 int inlay_image_read(struct inlay_store *store, const struct inlay_image_import *o,
 		     struct inlay_image_imported *ret, struct inlay_error *err) inlay_must_check;
 
-/* ---- what is there ---- */
+/* ---- what is there; these are linked into inlayd, too ---- */
+
+/* Makes generation.root.tree, which is complete, the newest of its image, and gives the generation its number and
+ * origin; unless it is that already. */
+int inlay_image_publish(struct inlay_store *store, struct inlay_image *image, size_t keep,
+			bool *ret_changed, struct inlay_error *err) inlay_must_check;
 
 /* Calls fn for each image; stops when it gives a value other than 0 and returns that. */
 int inlay_image_each(struct inlay_store *store,

@@ -19,11 +19,21 @@
 
 struct inlay_lay_options {
 	bool owners; /* give each entry its uid and gid; without, setuid and setgid are left out */
+	/* Another tree, laid with the same `owners` in the directory old_fd of the same filesystem: a file whose
+	 * whole record is the same at the same path becomes a link of the one there. NULL = none. */
+	const struct inlay_entry *old;
+	int old_fd;
+	/* Makes the file `name` in the directory with the entry's content and gives it open. It is to be a file that
+	 * nobody else has, since it gets its attributes then. NULL: contents are in the store. */
+	int (*make)(void *ctx, const struct inlay_entry *e, int dir, const char *name, int *ret_fd,
+		    struct inlay_error *err);
+	void *ctx;
 };
 
 struct inlay_lay_result {
 	uint64_t entries, bytes;
 	uint64_t links;  /* names of files that were there under another name */
+	uint64_t shared; /* files that are links of the old tree's */
 	uint64_t xattrs; /* that could not be set: for want of rights, or not known here */
 };
 

@@ -40,7 +40,7 @@ static int blob_end(void *ctx, bool keep, struct inlay_digest *ret, struct inlay
 
 /* ---- old contents ---- */
 
-static int content_gone(struct serve *s, uint64_t prefix, struct inlay_error *err)
+int serve_content_gone(struct serve *s, uint64_t prefix, struct inlay_error *err)
 {
 	inlay_buf_u64(&s->lost, prefix);
 	int r = inlay_buf_check(&s->lost, err);
@@ -57,10 +57,10 @@ static int basis(void *ctx, uint64_t prefix, size_t max, struct inlay_buf *to,
 
 	if (inlay_store_find(store, prefix, &id) != 0 || inlay_store_stat(store, &id, &size) != 0 ||
 	    size > max)
-		return content_gone(s, prefix, err);
+		return serve_content_gone(s, prefix, err);
 	int r = inlay_store_get(store, &id, max, INLAY_STORE_CHECK_DIGEST, to, err);
 	if (r == INLAY_STORE_MISSING || r == -EBADMSG)
-		return content_gone(s, prefix, err);
+		return serve_content_gone(s, prefix, err);
 	return r;
 }
 
@@ -218,7 +218,7 @@ static int inherit(struct serve *s, struct inlay_dir *dir, struct objects_op *op
 static int learn_below(struct serve *s, struct inlay_entry *e, struct inlay_error *err)
 {
 	struct inlay_dir dir;
-	int r = inlay_dir_open(inlay_host_trees(s->host), &e->id, &dir, err);
+	int r = inlay_dir_open(s->trees, &e->id, &dir, err);
 
 	if (r == INLAY_TREES_MISSING)
 		return basis_gone(s, err);
@@ -236,7 +236,7 @@ static int put_tree(void *ctx, const struct inlay_digest *id, const uint8_t *byt
 	struct serve *s = ctx;
 
 	(void)id;
-	return inlay_store_put(inlay_host_store(s->host), bytes, len, NULL, err);
+	return inlay_store_put(s->store, bytes, len, NULL, err);
 }
 
 static int complete_ops(struct serve *s, struct inlay_dir *dir, struct objects_op *ops,
@@ -263,20 +263,19 @@ static int build(struct serve *s, const struct inlay_digest *basis, struct objec
 	int r = 0;
 
 	if (basis)
-		r = inlay_dir_open(inlay_host_trees(s->host), basis, &dir, err);
+		r = inlay_dir_open(s->trees, basis, &dir, err);
 	if (r == INLAY_TREES_MISSING)
 		return basis_gone(s, err);
 	if (r == 0)
 		r = complete_ops(s, &dir, ops, tree_ops, copies, count, err);
 	inlay_dir_close(&dir);
 	if (r == 0)
-		r = inlay_tree_edit(inlay_host_trees(s->host), basis, tree_ops, count, put_tree, s,
-				    ret, err);
+		r = inlay_tree_edit(s->trees, basis, tree_ops, count, put_tree, s, ret, err);
 	return r == INLAY_TREES_MISSING ? basis_gone(s, err) : r;
 }
 
-static int tree(void *ctx, const struct inlay_digest *basis, struct objects_op *ops, size_t count,
-		struct inlay_tree_built *ret, struct inlay_error *err)
+int serve_tree(void *ctx, const struct inlay_digest *basis, struct objects_op *ops, size_t count,
+	       struct inlay_tree_built *ret, struct inlay_error *err)
 {
 	struct serve *s = ctx;
 	auto_free struct inlay_tree_op *tree_ops = calloc(count + 1, sizeof *tree_ops);
@@ -298,21 +297,21 @@ static const struct objects_sink sink = {
 	.patch_begin = patch_begin,
 	.patch_bytes = patch_bytes,
 	.patch_end = patch_end,
-	.tree = tree,
+	.tree = serve_tree,
 };
 
 int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err)
 {
-	if (!s->locked)
+	if (!s->locked && !s->image)
 		return inlay_error_set(err, -EPROTO, "DATA without an OPEN for writing");
 	if (s->refused)
 		return 0;
-	if (!s->receiving) {
+	if (!s->receiving && !s->image) {
 		inlay_host_receive(s->host, true);
 		s->receiving = true;
 	}
 	if (!s->objects) {
-		int r = objects_in_new(&sink, s, &s->objects, err);
+		int r = objects_in_new(s->image ? &serve_image_sink : &sink, s, &s->objects, err);
 		if (r < 0)
 			return r;
 	}

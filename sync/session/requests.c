@@ -403,6 +403,13 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return gc(s, m->args[0], err);
 	case MESSAGE_VERB_DOCTOR:
 		return doctor(s, m->args, err);
+	case MESSAGE_VERB_IMAGES:
+	case MESSAGE_VERB_IMAGE_INSPECT:
+	case MESSAGE_VERB_IMAGE_REMOVE:
+	case MESSAGE_VERB_IMAGE_PUSH:
+	case MESSAGE_VERB_IMAGE_SPACE:
+	case MESSAGE_VERB_IMAGE_FINISH:
+		return serve_image(s, m, err);
 	default:
 		break;
 	}

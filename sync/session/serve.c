@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 
 #include "inlay/cleanup.h"
+#include "inlay/imagetree.h"
 #include "inlay/io.h"
 #include "session/serve.h"
 
@@ -208,7 +209,8 @@ static int hear_have(struct serve *s, const struct frame *f, struct inlay_error 
 	for (size_t i = 0; i < count; i++) {
 		uint64_t prefix;
 		memcpy(&prefix, f->payload + 8 * i, 8);
-		if (inlay_store_has_prefix(inlay_host_store(s->host), prefix))
+		if (s->image ? inlay_imagepush_has(s->image, prefix)
+			     : inlay_store_has_prefix(inlay_host_store(s->host), prefix))
 			bits[i / 8] |= (uint8_t)(1 << i % 8);
 	}
 	return conn_send(&s->conn, MESSAGE_HAS, bits, (count + 7) / 8, err);
@@ -356,7 +358,10 @@ static int loop(struct serve *s, struct inlay_error *err)
 
 void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 {
-	struct serve s = {.host = host, .durable_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	struct serve s = {.host = host,
+			  .store = inlay_host_store(host),
+			  .trees = inlay_host_trees(host),
+			  .durable_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 	struct inlay_error err = {0};
 	int r = conn_init(&s.conn, rfd, wfd, &err);
 
@@ -373,6 +378,7 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 	/* What arrived whole stays: the sync that comes next does not have to send it again. */
 	(void)!inlay_store_flush(inlay_host_store(host), NULL);
 	serve_end_receiving(&s);
+	serve_image_end(&s);
 	if (s.locked) {
 		inlay_workspace_watch(s.ws, -1);
 		inlay_workspace_unlock(s.ws);

@@ -27,6 +27,9 @@ struct serve {
 	uint64_t told_durable, told_visible;
 	bool told_failed;
 	/* objects on their way */
+	struct inlay_store *store; /* where trees go: the host's, or that of its images */
+	struct inlay_trees *trees;
+	struct inlay_imagepush *image; /* contents go into an image's tree (inlay/imagetree.h) */
 	bool receiving;
 	struct objects_in *objects;
 	struct inlay_buf small;      /* a blob below INLAY_STORE_LOOSE_MIN */
@@ -51,6 +54,10 @@ int serve_failed(struct serve *s, enum message_reason reason, const struct inlay
 /* receive.c: one DATA payload. */
 int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
 void serve_end_receiving(struct serve *s);
+int serve_tree(void *s, const struct inlay_digest *basis, struct objects_op *ops, size_t count,
+	       struct inlay_tree_built *ret, struct inlay_error *err) inlay_must_check;
+/* DATA builds on a content that is not here. */
+int serve_content_gone(struct serve *s, uint64_t prefix, struct inlay_error *err) inlay_must_check;
 /* The answer to a COMMIT whose DATA was refused. */
 int serve_nak(struct serve *s, struct inlay_error *err) inlay_must_check;
 
@@ -71,6 +78,12 @@ int serve_program_logs(struct serve *s, const struct message_request *m, struct 
 /* servehook.c */
 int serve_hook(struct serve *s, const struct message_request *m, struct inlay_error *err)
 	inlay_must_check;
+
+/* serveimage.c */
+int serve_image(struct serve *s, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+void serve_image_end(struct serve *s);
+extern const struct objects_sink serve_image_sink;
 
 /* servewritten.c: what was written on the target */
 int serve_configure(struct serve *s, const struct message_config *m, struct inlay_error *err)

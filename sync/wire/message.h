@@ -158,6 +158,15 @@ enum message_verb {
 	MESSAGE_VERB_UPPER, /* what was written on the target; rows: struct message_upper */
 	MESSAGE_VERB_RESET, /* body: a path, empty = all; row: struct message_reset */
 	MESSAGE_VERB_PULL,  /* body: paths, a NUL behind each; rows: struct message_pulled */
+	/* Base images (imagemessage.h). */
+	MESSAGE_VERB_IMAGES,        /* rows: struct message_image */
+	MESSAGE_VERB_IMAGE_INSPECT, /* body: a manifest; rows: bytes of image.json */
+	MESSAGE_VERB_IMAGE_REMOVE,  /* body: "name variant platform"; row: varint, bytes freed */
+	/* arg: ms to wait for another push; body: struct message_image_push; row: varint, how many contents
+	 * are there. From here on HAVE and DATA are about the image. */
+	MESSAGE_VERB_IMAGE_PUSH,
+	MESSAGE_VERB_IMAGE_SPACE,  /* args: bytes and files that are going to be written */
+	MESSAGE_VERB_IMAGE_FINISH, /* row: struct message_image_done */
 };
 #define MESSAGE_HOOK_SINCE_SUCCESS UINT64_MAX
 
