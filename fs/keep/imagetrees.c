@@ -195,6 +195,8 @@ static int each_generation(void *ctx, const char *ref, struct inlay_error *err)
 		inlay_digest_hex(&h->gens[i].root.tree, name);
 		info.whole = faccessat(e->t->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 		info.in_use = info.whole && !hold_alone(e->t, name, &fd);
+		inlay_cleanup_close(&fd);
+		fd = -1;
 		if (!inlay_image_key_parse(h->gens[i].origin, &info.image.key))
 			return inlay_error_set(err, -EBADMSG, "the ref %s is not that of an image",
 					       ref);

@@ -11,27 +11,31 @@
 
 static const char list_help[] = "usage: inlay image list [options] [NAME]\n"
 				"\n"
-				"The images that were imported or built here.\n"
-				"\n" COMMON_HELP;
+				"The images that were imported or built here, or those of a host.\n"
+				"\n"
+				"      --on HOST          what was pushed there\n" COMMON_HELP;
 
 static const char inspect_help[] =
 	"usage: inlay image inspect [options] NAME\n"
 	"\n"
 	"What an image is and how it is run: its manifest, size and configuration.\n"
 	"\n"
-	"      --variant V, --platform P   which one, where there are several\n" COMMON_HELP;
+	"      --variant V, --platform P   which one, where there are several\n"
+	"      --on HOST          that which a host has\n" COMMON_HELP;
 
-static const char rm_help[] = "usage: inlay image rm [options] NAME\n"
-			      "\n"
-			      "Forgets an image, and frees what no other image needs.\n"
-			      "\n"
-			      "      --variant V, --platform P   only these\n" COMMON_HELP;
+static const char rm_help[] =
+	"usage: inlay image rm [options] NAME\n"
+	"\n"
+	"Forgets an image, and frees what no other image needs.\n"
+	"\n"
+	"      --variant V, --platform P   only these\n"
+	"      --on HOST          the one that a host has; not while it is in use\n" COMMON_HELP;
 
-enum { OPT_VARIANT = OPT_FIRST_OWN, OPT_PLATFORM };
+enum { OPT_VARIANT = OPT_FIRST_OWN, OPT_PLATFORM, OPT_ON };
 
 struct options {
 	struct common common;
-	const char *name, *variant, *platform;
+	const char *name, *variant, *platform, *on;
 	struct inlay_image_key want;
 };
 
@@ -42,6 +46,7 @@ static int parse(struct options *o, int argc, char **argv, bool name_needed, con
 	static const struct option table[] = {COMMON_OPTIONS,
 					      {"variant", required_argument, NULL, OPT_VARIANT},
 					      {"platform", required_argument, NULL, OPT_PLATFORM},
+					      {"on", required_argument, NULL, OPT_ON},
 					      {0}};
 	struct inlay_error err = {0};
 	int c;
@@ -52,6 +57,8 @@ static int parse(struct options *o, int argc, char **argv, bool name_needed, con
 			o->variant = optarg;
 		else if (c == OPT_PLATFORM)
 			o->platform = optarg;
+		else if (c == OPT_ON)
+			o->on = optarg;
 		else if (!common_take(&o->common, c))
 			return common_usage(argv[0], "bad options");
 	}
@@ -93,11 +100,36 @@ static int find(struct options *o, struct images *im, bool write, struct image_l
 	return 0;
 }
 
+/* The same of a host. */
+static int on_host(const struct options *o,
+		   int (*fn)(const struct common *c, const char *host,
+			     const struct inlay_image_key *want, struct inlay_error *err))
+{
+	struct inlay_error err = {0};
+
+	return fn(&o->common, o->on, &o->want, &err) < 0 ? common_fail(&o->common, &err)
+							 : INLAY_EXIT_OK;
+}
+
 /* ---- list ---- */
+
+void images_line(struct inlay_buf *b, const struct inlay_image *image)
+{
+	const struct inlay_generation *g = &image->generation;
+
+	inlay_buf_printf(b, "%-24s %-8s %-14s ", image->key.name,
+			 *image->key.variant ? image->key.variant : "-", image->key.platform);
+	print_short_id(b, &g->root.tree);
+	inlay_buf_printf(b, "  ");
+	print_local_time(b, g->time_ns);
+	inlay_buf_printf(b, "  ");
+	inlay_text_count(b, g->entries);
+	inlay_buf_printf(b, " entries, ");
+	inlay_text_size(b, g->bytes);
+}
 
 static void list_one(const struct options *o, const struct inlay_image *image)
 {
-	const struct inlay_generation *g = &image->generation;
 	struct inlay_buf b = {0};
 
 	if (o->common.json) {
@@ -106,15 +138,7 @@ static void list_one(const struct options *o, const struct inlay_image *image)
 		print_json(j);
 		return;
 	}
-	inlay_buf_printf(&b, "%-24s %-8s %-14s ", image->key.name,
-			 *image->key.variant ? image->key.variant : "-", image->key.platform);
-	print_short_id(&b, &g->root.tree);
-	inlay_buf_printf(&b, "  ");
-	print_local_time(&b, g->time_ns);
-	inlay_buf_printf(&b, "  ");
-	inlay_text_count(&b, g->entries);
-	inlay_buf_printf(&b, " entries, ");
-	inlay_text_size(&b, g->bytes);
+	images_line(&b, image);
 	inlay_buf_u8(&b, '\n');
 	print_text(stdout, &b);
 }
@@ -126,8 +150,11 @@ static int cmd_list(int argc, char **argv)
 	struct image_list list = {0};
 	struct options o = {0};
 	int code;
+	int parsed = parse(&o, argc, argv, false, list_help, &code);
 
-	if (parse(&o, argc, argv, false, list_help, &code) == 0) {
+	if (parsed == 0 && o.on) {
+		code = on_host(&o, images_list_on);
+	} else if (parsed == 0) {
 		code = find(&o, &im, false, &list, &err) < 0 ? common_fail(&o.common, &err)
 							     : INLAY_EXIT_OK;
 		for (size_t i = 0; code == INLAY_EXIT_OK && i < list.count; i++)
@@ -140,6 +167,28 @@ static int cmd_list(int argc, char **argv)
 }
 
 /* ---- inspect ---- */
+
+int images_print_inspected(const struct common *c, json_t *j, const struct inlay_buf *json,
+			   struct inlay_error *err)
+{
+	json_t *doc = json_loadb((const char *)json->data, json->len, 0, NULL);
+
+	if (!doc) {
+		json_decref(j);
+		return inlay_error_set(err, -EBADMSG, "image.json is not JSON");
+	}
+	(void)json_object_set(j, "config", json_object_get(doc, "config"));
+	json_decref(doc);
+	if (c->json) {
+		print_json(j);
+		return 0;
+	}
+	char *text = json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	(void)printf("%s\n", text ? text : "");
+	free(text);
+	json_decref(j);
+	return 0;
+}
 
 static int inspect(struct options *o, struct images *im, const struct image_list *list,
 		   struct inlay_error *err)
@@ -159,24 +208,11 @@ static int inspect(struct options *o, struct images *im, const struct image_list
 				 err);
 	if (r > 0)
 		return inlay_error_set(err, -EBADMSG, "the image's tree is not complete");
-	json_t *doc = r == 0 ? json_loadb((const char *)json.data, json.len, 0, NULL) : NULL;
-	if (r == 0 && !doc)
-		return inlay_error_set(err, -EBADMSG, "image.json is not JSON");
 	if (r < 0)
 		return r;
 	json_t *j = images_json(image);
 	(void)json_object_set_new(j, "schema", json_integer(1));
-	(void)json_object_set(j, "config", json_object_get(doc, "config"));
-	json_decref(doc);
-	if (o->common.json) {
-		print_json(j);
-		return 0;
-	}
-	char *text = json_dumps(j, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-	(void)printf("%s\n", text ? text : "");
-	free(text);
-	json_decref(j);
-	return 0;
+	return images_print_inspected(&o->common, j, &json, err);
 }
 
 static int cmd_inspect(int argc, char **argv)
@@ -187,7 +223,10 @@ static int cmd_inspect(int argc, char **argv)
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, true, inspect_help, &code) == 0) {
+	int parsed = parse(&o, argc, argv, true, inspect_help, &code);
+	if (parsed == 0 && o.on) {
+		code = on_host(&o, images_inspect_on);
+	} else if (parsed == 0) {
 		int r = find(&o, &im, false, &list, &err);
 		if (r == 0)
 			r = inspect(&o, &im, &list, &err);
@@ -201,11 +240,28 @@ static int cmd_inspect(int argc, char **argv)
 
 /* ---- rm ---- */
 
+void images_print_removed(const struct common *c, size_t count, uint64_t freed_bytes)
+{
+	struct inlay_buf b = {0};
+
+	if (c->json) {
+		print_json(json_pack("{s:i, s:I, s:I}", "schema", 1, "removed", (json_int_t)count,
+				     "freed_bytes", (json_int_t)freed_bytes));
+		return;
+	}
+	if (c->verbose < 0)
+		return;
+	inlay_text_count(&b, count);
+	inlay_buf_printf(&b, count == 1 ? " image removed, " : " images removed, ");
+	inlay_text_size(&b, freed_bytes);
+	inlay_buf_printf(&b, " freed\n");
+	print_text(stdout, &b);
+}
+
 static int rm(struct options *o, struct images *im, const struct image_list *list,
 	      struct inlay_error *err)
 {
 	struct inlay_store_sweep sweep = {0};
-	struct inlay_buf b = {0};
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < list->count; i++)
@@ -214,19 +270,7 @@ static int rm(struct options *o, struct images *im, const struct image_list *lis
 		r = inlay_image_gc(im->store, &sweep, err);
 	if (r < 0)
 		return r;
-	if (o->common.json) {
-		print_json(json_pack("{s:i, s:I, s:I}", "schema", 1, "removed",
-				     (json_int_t)list->count, "freed_bytes",
-				     (json_int_t)sweep.freed_bytes));
-		return 0;
-	}
-	if (o->common.verbose < 0)
-		return 0;
-	inlay_text_count(&b, list->count);
-	inlay_buf_printf(&b, list->count == 1 ? " image removed, " : " images removed, ");
-	inlay_text_size(&b, sweep.freed_bytes);
-	inlay_buf_printf(&b, " freed\n");
-	print_text(stdout, &b);
+	images_print_removed(&o->common, list->count, sweep.freed_bytes);
 	return 0;
 }
 
@@ -238,7 +282,10 @@ static int cmd_rm(int argc, char **argv)
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, true, rm_help, &code) == 0) {
+	int parsed = parse(&o, argc, argv, true, rm_help, &code);
+	if (parsed == 0 && o.on) {
+		code = on_host(&o, images_remove_on);
+	} else if (parsed == 0) {
 		int r = find(&o, &im, true, &list, &err);
 		if (r == 0)
 			r = rm(&o, &im, &list, &err);
@@ -255,6 +302,7 @@ static int cmd_rm(int argc, char **argv)
 static const struct command verbs[] = {
 	{"build", cmd_image_build, "build what a recipe says, unless nothing changed"},
 	{"import", cmd_image_import, "take an archive in, or unpack it"},
+	{"push", cmd_image_push, "bring an image to hosts, without a registry"},
 	{"list", cmd_list, "the images that are here"},
 	{"inspect", cmd_inspect, "what an image is and how it is run"},
 	{"rm", cmd_rm, "forget an image"},

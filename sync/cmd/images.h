@@ -35,6 +35,25 @@ json_t *images_json(const struct inlay_image *image);
 /* "robot (dev, linux/arm64)" */
 void images_text(struct inlay_buf *b, const struct inlay_image *image);
 
+/* What list prints of one, without the newline. */
+void images_line(struct inlay_buf *b, const struct inlay_image *image);
+/* What inspect prints: `j` (taken over) with the configuration of image.json. */
+int images_print_inspected(const struct common *c, json_t *j, const struct inlay_buf *json,
+			   struct inlay_error *err) inlay_must_check;
+void images_print_removed(const struct common *c, size_t count, uint64_t freed_bytes);
+
+/* ---- on hosts (imagehosts.c) ---- */
+
+/* "user@host", an alias, "ssh://user@host:port" or "local". */
+int images_host(const char *name, struct target *ret, struct inlay_error *err) inlay_must_check;
+int images_list_on(const struct common *c, const char *host, const struct inlay_image_key *want,
+		   struct inlay_error *err) inlay_must_check;
+int images_inspect_on(const struct common *c, const char *host, const struct inlay_image_key *want,
+		      struct inlay_error *err) inlay_must_check;
+int images_remove_on(const struct common *c, const char *host, const struct inlay_image_key *want,
+		     struct inlay_error *err) inlay_must_check;
+
+int cmd_image_push(int argc, char **argv);
 int cmd_image_import(int argc, char **argv);
 int cmd_image_build(int argc, char **argv);
 

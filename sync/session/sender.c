@@ -6,6 +6,7 @@
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
+#include "session/treesend.h"
 
 enum {
 	QUEUED_HIGH = 2 << 20,  /* above this the connection is let catch up ... */
@@ -240,116 +241,30 @@ struct source_consumer sender_consumer(struct sender *s)
 
 /* ---- directories ---- */
 
-/* Names and targets of a directory's ops: they must outlive the listing that they come from. */
-struct names {
-	struct block {
-		struct block *next;
-		size_t used, size;
-		char bytes[];
-	} * blocks;
-};
-
-static char *keep(struct names *names, const char *bytes, size_t len)
+static bool has_tree(void *ctx, const struct inlay_digest *id)
 {
-	struct block *b = names->blocks;
-
-	if (!b || b->size - b->used < len) {
-		size_t size = len > 8192 ? len : 8192;
-		b = malloc(sizeof *b + size);
-		if (!b)
-			return NULL;
-		*b = (struct block){.next = names->blocks, .size = size};
-		names->blocks = b;
-	}
-	char *p = b->bytes + b->used;
-	memcpy(p, bytes, len);
-	b->used += len;
-	return p;
+	return sender_has(ctx, id);
 }
 
-static void names_fini(struct names *names)
+static int begin_tree(void *ctx, struct inlay_error *err)
 {
-	for (struct block *b = names->blocks, *next; b; b = next) {
-		next = b->next;
-		free(b);
-	}
+	return sender_codec(ctx, CODEC_TREES, err);
 }
 
-struct changes {
-	struct sender *s;
-	struct names names;
-	struct objects_op *ops;
-	size_t count, cap;
-	bool against_basis;
-};
-
-static uint8_t inherited(const struct inlay_entry *before, const struct inlay_entry *after)
+static void count_tree(void *ctx, uint64_t raw)
 {
-	uint8_t bits = 0;
-
-	if (!before || (before->mode & S_IFMT) != (after->mode & S_IFMT))
-		return 0;
-	if (inlay_entry_same_content(before, after))
-		bits |= OBJECTS_SAME_CONTENT;
-	if (before->mtime_ns == after->mtime_ns)
-		bits |= OBJECTS_SAME_MTIME;
-	if (before->mode == after->mode)
-		bits |= OBJECTS_SAME_MODE;
-	return bits;
-}
-
-static int add_op(struct changes *c, const struct inlay_entry *before,
-		  const struct inlay_entry *after, struct inlay_error *err)
-{
-	if (c->count == c->cap) {
-		size_t cap = c->cap ? c->cap * 2 : 16;
-		struct objects_op *ops = reallocarray(c->ops, cap, sizeof *ops);
-		if (!ops)
-			return inlay_error_set(err, -ENOMEM, "out of memory");
-		c->ops = ops;
-		c->cap = cap;
-	}
-	struct objects_op op = {.entry = after ? *after : *before, .remove = !after};
-	if (after && c->against_basis)
-		op.inherit = inherited(before, after);
-	op.entry.name = keep(&c->names, op.entry.name, op.entry.name_len);
-	if (op.entry.target_len)
-		op.entry.target = keep(&c->names, op.entry.target, op.entry.target_len);
-	if (!op.entry.name || (op.entry.target_len && !op.entry.target))
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	c->ops[c->count++] = op;
-	return 0;
-}
-
-static int on_change(void *ctx, const struct inlay_entry *before, const struct inlay_entry *after,
-		     struct inlay_error *err)
-{
-	struct changes *c = ctx;
-	int r = 0;
-
-	if (after && inlay_entry_is_dir(after))
-		r = sender_tree(c->s, before && inlay_entry_is_dir(before) ? &before->id : NULL,
-				&after->id, err);
-	return r == 0 ? add_op(c, before, after, err) : r;
+	count(ctx, CODEC_TREES, raw);
 }
 
 int sender_tree(struct sender *s, const struct inlay_digest *before,
 		const struct inlay_digest *after, struct inlay_error *err)
 {
-	struct changes c = {.s = s, .against_basis = before};
+	const struct treesend t = {.out = &s->out,
+				   .trees = s->source->trees,
+				   .has = has_tree,
+				   .begin = begin_tree,
+				   .sent = count_tree,
+				   .ctx = s};
 
-	if (sender_has(s, after) || (before && inlay_digest_equal(before, after)))
-		return 0;
-	int r = sender_codec(s, CODEC_TREES, err);
-	if (r == 0)
-		r = inlay_dir_diff(s->source->trees, before, after, on_change, &c, err);
-	uint64_t raw = s->out.raw;
-	if (r == 0)
-		r = objects_out_tree(&s->out, before, c.ops, c.count, after, err);
-	count(s, CODEC_TREES, s->out.raw - raw);
-	free(c.ops);
-	names_fini(&c.names);
-	return r == INLAY_TREES_MISSING
-		       ? inlay_error_set(err, -ESTALE, "a remembered tree is missing")
-		       : r;
+	return treesend(&t, before, after, err);
 }

@@ -93,6 +93,8 @@ void objects_out_fini(struct objects_out *o);
 struct objects_frame {
 	int level;      /* zstd's */
 	uint64_t bytes; /* about what is to come */
+	/* A whole image: matches are looked for as far back as a receiver can go. Without a prefix. */
+	bool far;
 	/* Old contents, one after the other, taken over; NULL = none. With `bytes` they are at most
 	 * INLAY_DELTA_MAX. */
 	struct inlay_buf *prefix;

@@ -22,6 +22,8 @@ enum {
 	KEPT_WINDOW_LOG = 20,
 	DELTA_LDM_BYTES = 256 << 10, /* the same, with a prefix */
 	DELTA_TABLE_LOG = 20,
+	FAR_MIN_MATCH = 32,
+	FAR_HASH_RATE_LOG = 5,
 	TREES_ROOM = 4096, /* directories come in the last frame */
 };
 
@@ -170,8 +172,9 @@ int objects_out_frame(struct objects_out *o, const struct objects_frame *f, stru
 {
 	if (f->prefix)
 		return open_prefixed(o, f, err);
-	int window = at_most(at_least(log2_above(f->bytes), SMALL_WINDOW_LOG), FIRST_WINDOW_LOG);
-	if (f->level == o->level && window == o->window_log && !o->prefixed)
+	int window = at_most(at_least(log2_above(f->bytes), SMALL_WINDOW_LOG),
+			     f->far ? INLAY_ZSTD_WINDOW_LOG : FIRST_WINDOW_LOG);
+	if (f->level == o->level && window == o->window_log && !o->prefixed && !f->far)
 		return 0;
 	int r = close_frame(o, err);
 	if (r < 0)
@@ -179,6 +182,11 @@ int objects_out_frame(struct objects_out *o, const struct objects_frame *f, stru
 	set(o, ZSTD_c_compressionLevel, f->level);
 	set(o, ZSTD_c_windowLog, window);
 	set(o, ZSTD_c_enableLongDistanceMatching, f->bytes > LDM_BYTES);
+	/* Finds much more than zstd's own choice among libraries and their tables, for a fifth more time. */
+	if (f->far && f->bytes > LDM_BYTES) {
+		set(o, ZSTD_c_ldmMinMatch, FAR_MIN_MATCH);
+		set(o, ZSTD_c_ldmHashRateLog, FAR_HASH_RATE_LOG);
+	}
 	o->level = f->level;
 	o->window_log = window;
 	return 0;
