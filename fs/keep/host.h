@@ -64,8 +64,8 @@ struct inlay_host {
 	int programs_fd;             /* fixed: an epoll of connections to supervisors */
 	LIST_HEAD(, watch) watches;  /* of supervisors, with lock */
 	int log_fd;
-	struct inlay_store *store; /* fixed */
-	struct inlay_trees *trees; /* fixed */
+	struct inlay_store *store;       /* fixed */
+	struct inlay_trees *trees;       /* fixed */
 	struct inlay_imagetrees *images; /* opened when first asked for; lock */
 	struct inlay_workspace **workspaces;
 	size_t count, cap;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The base images that are here. What is removed goes by way of .laying, so that what has a manifest's name is whole. */
+/* The base images that are here. What is removed goes by way of .laying: what has a manifest's name is whole. */
 #include "keep/imagetrees.h"
 
 #include <errno.h>

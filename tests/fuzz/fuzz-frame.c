@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "wire/frame.h"
+#include "wire/imagemessage.h"
 #include "wire/message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -39,6 +40,9 @@ static void decode_all(const struct frame *f)
 	DECODE(reset);
 	DECODE(pulled);
 	DECODE(failed);
+	DECODE(image);
+	DECODE(image_push);
+	DECODE(image_done);
 	(void)!message_decode_generation(f->payload, f->len, &g, NULL);
 	(void)!message_decode_want(f->payload, f->len, &set, NULL);
 	inlay_idset_fini(&set);
