@@ -6,6 +6,7 @@
  *     keep    long-lived: the one writer of the store, the mounts             keep/keeper.c
  *     mount   one for each mount: answers the kernel                          mount/worker.c
  *     supervise  one for each program of a workspace                          run/supervise.c
+ *     contain    runs a hook in a workspace's root                            run/contain.c
  *     replay  one for each mount that is watched: raises events               mount/helper.c
  *     redirect   makes a directory of a mount lead to plain storage           keep/redirect.c
  *
@@ -21,9 +22,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "inlay/cleanup.h"
+#include "inlay/container.h"
 #include "inlay/digest.h"
 #include "inlay/io.h"
 #include "inlay/keep.h"
@@ -206,15 +209,48 @@ static int supervise(const struct args *a)
 	return report("supervise", inlay_supervise(&options, &err), &err);
 }
 
+static int code_of(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 /* argv[optind...]: PATH [CMD...] */
 static int enter(const struct args *a, char **argv)
 {
 	struct inlay_error err = {0};
+	int status = 0;
 
 	if (!*argv)
 		return INLAY_EXIT_USAGE;
-	return report("exec", inlay_keep_enter(a->state, argv[0], a->program, argv + 1, &err),
-		      &err);
+	int r = inlay_keep_enter(a->state, argv[0], a->program, argv + 1, &status, &err);
+	return r == 0 ? code_of(status) : report("exec", r, &err);
+}
+
+/* Started by a session for a hook. argv[optind...]: what inlay_contain gets but for the descriptors, see below. */
+static int contain(const struct args *a, char **argv)
+{
+	struct inlay_error err = {0};
+	int status = 0, vars = 0;
+
+	/* WORKSPACE DIR SHOWS NAME=VALUE... -- CMD... */
+	for (int i = 0; i < 3; i++)
+		if (!argv[i])
+			return INLAY_EXIT_USAGE;
+	char **env = argv + 3;
+	while (env[vars] && strcmp(env[vars], "--") != 0)
+		vars++;
+	if (!a->dir || !a->program || !env[vars])
+		return INLAY_EXIT_USAGE;
+	env[vars] = NULL;
+	struct inlay_contain o = {.ws_dir = a->dir,
+				  .name = a->program,
+				  .workspace = argv[0],
+				  .dir = argv[1],
+				  .shows = argv[2],
+				  .env = env,
+				  .argv = env + vars + 1};
+	int r = inlay_contain(&o, &status, &err);
+	return r == 0 ? code_of(status) : report("contain", r < 0 ? r : -ENOENT, &err);
 }
 
 static int serve_replay(const struct args *a)
@@ -287,6 +323,8 @@ int main(int argc, char **argv)
 		r = serve_mount(&a);
 	else if (r == 0 && strcmp(verb, "exec") == 0)
 		r = enter(&a, argv + 1 + optind);
+	else if (r == 0 && strcmp(verb, "contain") == 0)
+		r = contain(&a, argv + 1 + optind);
 	else if (r == 0 && strcmp(verb, "redirect") == 0)
 		r = redirect(argv + 1 + optind);
 	else if (r == 0 && strcmp(verb, "supervise") == 0)

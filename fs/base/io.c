@@ -252,6 +252,20 @@ int inlay_remove_tree(int dirfd, const char *name, struct inlay_error *err)
 	return 0;
 }
 
+bool inlay_find_program(const char *name, char *ret, size_t size)
+{
+	const char *path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+	while (*path) {
+		size_t n = strcspn(path, ":");
+		(void)snprintf(ret, size, "%.*s/%s", (int)n, path, name);
+		if (access(ret, X_OK) == 0)
+			return true;
+		path += n + (path[n] == ':');
+	}
+	return false;
+}
+
 /* sockaddr_un has room for 107 bytes; /proc/self/fd/N/name reaches any directory within them. */
 static int unix_socket(int dirfd, const char *name, int type, struct sockaddr_un *ret_address,
 		       int *ret_fd, struct inlay_error *err)

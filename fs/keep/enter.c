@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "inlay/container.h"
 #include "inlay/io.h"
 #include "inlay/keep.h"
 #include "keep/host.h"
@@ -27,11 +28,9 @@ static int open_workspace(const char *state, const char *path, int *ret_fd, stru
 			   : 0;
 }
 
-/* The directory and the variables of a program. */
-static int take_program(int ws_fd, const char *program, struct inlay_error *err)
+static int read_program(int ws_fd, const char *program, struct inlay_run_spec *ret,
+			struct inlay_error *err)
 {
-	__attribute__((cleanup(inlay_cleanup_inlay_run_spec_fini))) struct inlay_run_spec spec = {
-		0};
 	char name[INLAY_RUN_NAME_MAX + 16];
 	auto_buf struct inlay_buf b = {0};
 	auto_close int dirfd = -1;
@@ -43,17 +42,50 @@ static int take_program(int ws_fd, const char *program, struct inlay_error *err)
 	int r = dirfd < 0 ? -ENOENT : inlay_read_file(dirfd, "spec", INLAY_RUN_SPEC_MAX, &b, err);
 	if (r == -ENOENT || r == INLAY_IO_MISSING)
 		return inlay_error_set(err, -ENOENT, "there is no program '%s'", program);
-	if (r == 0)
-		r = inlay_run_spec_decode(b.data, b.len, &spec, err);
-	for (char **v = spec.env; r == 0 && v && *v; v++) {
+	return r < 0 ? r : inlay_run_spec_decode(b.data, b.len, ret, err);
+}
+
+/* The directory and the variables of a program. */
+static int take_program(const struct inlay_run_spec *spec, struct inlay_error *err)
+{
+	int r = 0;
+
+	for (char **v = spec->env; r == 0 && v && *v; v++) {
 		char *value = strchr(*v, '=');
 		*value = 0;
 		if (setenv(*v, value + 1, 1) < 0)
 			r = inlay_error_sys(err, -errno, "set %s", *v);
 	}
-	if (r == 0 && *spec.dir)
-		r = enter_directory(spec.dir, err);
+	if (r == 0 && spec->dir && *spec->dir)
+		r = enter_directory(spec->dir, err);
 	return r;
+}
+
+/* In the root of the workspace, if it has one: in the container of the program, or of any that runs. */
+static int enter_container(const char *state, const char *path, const char *program,
+			   const struct inlay_run_spec *spec, char *const *argv, int *ret_status,
+			   struct inlay_error *err)
+{
+	static char sh[] = "/bin/sh", dash_c[] = "-c",
+		    login[] = "exec \"$(command -v bash || echo /bin/sh)\" -l";
+	char *const shell[] = {sh, dash_c, login, NULL};
+	auto_buf struct inlay_buf ws_dir = {0};
+	auto_free char *real = realpath(state, NULL);
+	char id[17];
+
+	if (!real)
+		return inlay_error_sys(err, -errno, "resolve %s", state);
+	workspace_id_of_path(path, id);
+	inlay_buf_printf(&ws_dir, "%s/ws/%s", real, id);
+	struct inlay_contain c = {.ws_dir = inlay_buf_cstr(&ws_dir),
+				  .workspace = path,
+				  .program = program ? program : "",
+				  .name = argv && *argv ? "exec" : "shell",
+				  .dir = spec->dir ? spec->dir : "",
+				  .argv = argv && *argv ? argv : shell,
+				  .env = spec->env,
+				  .tty = isatty(0) && isatty(1)};
+	return inlay_contain(&c, ret_status, err);
 }
 
 static int become_shell(struct inlay_error *err)
@@ -70,20 +102,27 @@ static int become_shell(struct inlay_error *err)
 }
 
 int inlay_keep_enter(const char *state, const char *path, const char *program, char **argv,
-		     struct inlay_error *err)
+		     int *ret_status, struct inlay_error *err)
 {
+	__attribute__((cleanup(inlay_cleanup_inlay_run_spec_fini))) struct inlay_run_spec spec = {
+		0};
 	char canonical[INLAY_HOST_PATH_MAX];
 	auto_close int ws_fd = -1;
 	int r = workspace_canonical_path(path, false, canonical, err);
 
 	if (r == 0)
 		r = open_workspace(state, canonical, &ws_fd, err);
+	if (r == 0 && program)
+		r = read_program(ws_fd, program, &spec, err);
 	if (r == 0)
-		r = enter_directory(canonical, err);
+		r = enter_container(state, canonical, program, &spec, argv, ret_status, err);
+	if (r != INLAY_CONTAINER_NONE)
+		return r;
+	r = enter_directory(canonical, err);
 	if (r == 0 && setenv("INLAY_WORKSPACE", canonical, 1) < 0)
 		r = inlay_error_sys(err, -errno, "set INLAY_WORKSPACE");
-	if (r == 0 && program)
-		r = take_program(ws_fd, program, err);
+	if (r == 0)
+		r = take_program(&spec, err);
 	if (r < 0)
 		return r;
 	(void)signal(SIGPIPE, SIG_DFL);

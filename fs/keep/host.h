@@ -128,8 +128,8 @@ bool workspace_wait_replayed(struct inlay_workspace *ws, uint64_t number, int64_
 
 /* programs.c. Starts the supervisors that are wanted and missing. */
 void workspace_start_programs(struct inlay_workspace *ws);
-/* Their mount died and another took its place: what they hold open is dead. */
-void workspace_restart_programs(struct inlay_workspace *ws);
+/* What they run in was replaced by another: what they hold open is dead, or not what it should be. */
+void workspace_restart_programs(struct inlay_workspace *ws, const char *why);
 int workspace_forget_programs(struct inlay_workspace *ws, struct inlay_error *err) inlay_must_check;
 unsigned workspace_wanted_programs(struct inlay_workspace *ws);
 /* The main thread: programs_fd is readable. */

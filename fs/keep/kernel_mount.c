@@ -41,39 +41,49 @@ static void unescape(char *text)
 }
 
 /* A line of mountinfo (proc(5)): 36 35 98:0 /root /mount/point options [tags] - type source options */
-static bool parse_line(char *line, char **ret_point, char **ret_type)
+struct mount_line {
+	char *device, *point, *tags, *type;
+};
+
+static bool parse_line(char *line, struct mount_line *ret)
 {
-	char *save, *dash = strstr(line, " - ");
+	char *save, *dash = strstr(line, " - "), *fields[6] = {NULL};
 
 	if (!dash)
 		return false;
-	*ret_type = strtok_r(dash + 3, " \n", &save);
+	ret->type = strtok_r(dash + 3, " \n", &save);
 	*dash = 0;
-	char *field = strtok_r(line, " ", &save);
-	for (int i = 0; field && i < 4; i++)
-		field = strtok_r(NULL, " ", &save);
-	if (!field || !*ret_type)
+	fields[0] = strtok_r(line, " ", &save);
+	for (int i = 1; fields[i - 1] && i < 6; i++)
+		fields[i] = strtok_r(NULL, " ", &save);
+	if (!fields[5] || !ret->type)
 		return false;
-	unescape(field);
-	*ret_point = field;
+	unescape(fields[4]);
+	ret->device = fields[2];
+	ret->point = fields[4];
+	ret->tags = save;
 	return true;
 }
 
-/* The type of what is mounted exactly there, the topmost; NULL when nothing is. The caller frees it. */
-static char *mounted_type(const char *path)
+bool kernel_mount_find(const char *path, struct kernel_mount_info *ret)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point, *type, *found = NULL;
+	struct mount_line m;
+	char *line = NULL;
 	size_t cap = 0;
+	bool found = false;
 
+	*ret = (struct kernel_mount_info){0};
 	if (!f)
-		return NULL;
+		return false;
 	/* Later lines lie above earlier ones. */
 	while (getline(&line, &cap, f) > 0) {
-		if (!parse_line(line, &point, &type) || strcmp(point, path) != 0)
+		if (!parse_line(line, &m) || strcmp(m.point, path) != 0)
 			continue;
-		free(found);
-		found = strdup(type);
+		found = true;
+		(void)snprintf(ret->type, sizeof ret->type, "%s", m.type);
+		(void)snprintf(ret->device, sizeof ret->device, "%s", m.device);
+		ret->shared = strstr(m.tags, "shared:");
 	}
 	free(line);
 	(void)fclose(f);
@@ -82,29 +92,30 @@ static char *mounted_type(const char *path)
 
 bool kernel_mount_there(const char *path)
 {
-	auto_free char *type = mounted_type(path);
+	struct kernel_mount_info m;
 
-	return type && strcmp(type, KERNEL_MOUNT_TYPE) == 0;
+	return kernel_mount_find(path, &m) && strcmp(m.type, KERNEL_MOUNT_TYPE) == 0;
 }
 
 bool kernel_mount_any(const char *path)
 {
-	auto_free char *type = mounted_type(path);
+	struct kernel_mount_info m;
 
-	return type;
+	return kernel_mount_find(path, &m);
 }
 
 int kernel_mount_each(void (*fn)(void *ctx, const char *path), void *ctx, struct inlay_error *err)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point, *type;
+	struct mount_line m;
+	char *line = NULL;
 	size_t cap = 0;
 
 	if (!f)
 		return inlay_error_sys(err, -errno, "open /proc/self/mountinfo");
 	while (getline(&line, &cap, f) > 0)
-		if (parse_line(line, &point, &type) && strcmp(type, KERNEL_MOUNT_TYPE) == 0)
-			fn(ctx, point);
+		if (parse_line(line, &m) && strcmp(m.type, KERNEL_MOUNT_TYPE) == 0)
+			fn(ctx, m.point);
 	free(line);
 	(void)fclose(f);
 	return 0;

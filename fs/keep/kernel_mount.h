@@ -29,6 +29,13 @@ bool kernel_mount_there(const char *path);
 /* True when anything is mounted exactly there. */
 bool kernel_mount_any(const char *path);
 
+struct kernel_mount_info {
+	char type[32], device[32]; /* "overlay", "0:57" */
+	bool shared; /* it is in a peer group: what is mounted in it is seen elsewhere */
+};
+/* The topmost mount exactly there; false when there is none. */
+bool kernel_mount_find(const char *path, struct kernel_mount_info *ret);
+
 /* Each mount of inlay's, of whatever state directory. */
 int kernel_mount_each(void (*fn)(void *ctx, const char *path), void *ctx, struct inlay_error *err)
 	inlay_must_check;

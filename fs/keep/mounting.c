@@ -15,6 +15,7 @@
 #include "inlay/io.h"
 #include "keep/host.h"
 #include "keep/kernel_mount.h"
+#include "keep/root.h"
 #include "keep/written.h"
 
 enum {
@@ -234,6 +235,7 @@ int workspace_start_mount(struct inlay_workspace *ws, struct inlay_error *err)
 		host_log(ws->host, "%s: mounted, generation %llu, worker %d", ws->state.path,
 			 (unsigned long long)ws->state.live.number, ws->state.worker_pid);
 		workspace_apply_redirects(ws);
+		workspace_enter_root(ws);
 		return 0;
 	}
 	not_mounted(ws, &cause);
@@ -269,6 +271,7 @@ int workspace_adopt_mount(struct inlay_workspace *ws, struct inlay_error *err)
 	}
 	ws->state.replayed = ws->state.live.number;
 	workspace_apply_redirects(ws);
+	workspace_enter_root(ws);
 	host_log(ws->host, "%s: taken over from worker %d, generation %llu", ws->state.path,
 		 hello.pid, (unsigned long long)hello.gen.number);
 	return 0;
@@ -334,7 +337,7 @@ void workspace_look_after(struct inlay_workspace *ws)
 		return;
 	}
 	if (workspace_start_mount(ws, NULL) == 0)
-		workspace_restart_programs(ws);
+		workspace_restart_programs(ws, "the mount it ran in died");
 }
 
 /* ---- for sessions ---- */
@@ -377,7 +380,12 @@ int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mo
 	    now->keep_owners == policy->keep_owners)
 		return 0;
 	bool there = ws->state.mounted && kernel_mount_there(ws->state.path);
-	int r = there ? kernel_umount(ws->state.path, false, err) : 0;
+	int r = there ? workspace_leave_root(ws, false, err) : 0;
+	if (r == 0 && there) {
+		r = kernel_umount(ws->state.path, false, err);
+		if (r < 0)
+			workspace_enter_root(ws);
+	}
 	if (r < 0)
 		return r;
 	drop_link(ws);
@@ -413,12 +421,16 @@ int inlay_workspace_umount(struct inlay_workspace *ws, bool lazy, struct inlay_e
 	/* The replay works in the mount, which then is in use. */
 	if (!lazy)
 		(void)workspace_wait_replayed(ws, ws->state.live.number, replay_wait_ns);
-	r = workspace_drop_redirects(ws, lazy, err);
+	r = workspace_leave_root(ws, lazy, err);
+	if (r == 0)
+		r = workspace_drop_redirects(ws, lazy, err);
 	if (r == 0) {
 		r = kernel_umount(ws->state.path, lazy, err);
 		if (r < 0)
 			workspace_apply_redirects(ws);
 	}
+	if (r < 0)
+		workspace_enter_root(ws);
 	if (r < 0) {
 		scope_lock(&ws->lock);
 		ws->state.mount_wanted = true;

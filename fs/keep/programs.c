@@ -404,25 +404,34 @@ void workspace_start_programs(struct inlay_workspace *ws)
 	(void)!each_program(ws, start_missing, ws, NULL);
 }
 
+struct restarting {
+	struct inlay_workspace *ws;
+	const char *why;
+};
+
 static int restart_one(void *ctx, int dirfd, const char *name, struct inlay_error *err)
 {
 	__attribute__((cleanup(inlay_cleanup_inlay_run_spec_fini))) struct inlay_run_spec spec = {
 		0};
-	struct inlay_workspace *ws = ctx;
+	const struct restarting *r = ctx;
+	struct inlay_workspace *ws = r->ws;
+	struct inlay_error one = {0};
 
 	(void)err;
 	if (read_spec(dirfd, &spec, NULL) < 0 || !spec.wanted)
 		return 0;
-	host_log(ws->host, "%s: program '%s' is restarted: the mount it ran in died",
-		 ws->state.path, name);
-	(void)!restart(ws, dirfd, name, NULL);
+	host_log(ws->host, "%s: program '%s' is restarted: %s", ws->state.path, name, r->why);
+	if (restart(ws, dirfd, name, &one) < 0)
+		host_log(ws->host, "%s: program '%s': %s", ws->state.path, name, one.text);
 	return 0;
 }
 
-void workspace_restart_programs(struct inlay_workspace *ws)
+void workspace_restart_programs(struct inlay_workspace *ws, const char *why)
 {
+	struct restarting r = {ws, why};
+
 	scope_lock(&ws->programs);
-	(void)!each_program(ws, restart_one, ws, NULL);
+	(void)!each_program(ws, restart_one, &r, NULL);
 }
 
 static int stop_one(void *ctx, int dirfd, const char *name, struct inlay_error *err)

@@ -68,21 +68,6 @@ static void check_fuse(struct doctor *d)
 		     "/dev/fuse: %s", strerror(errno));
 }
 
-/* Where execvp would find it for us. */
-static bool find_program(const char *name, char *ret, size_t size)
-{
-	const char *path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-	while (*path) {
-		size_t n = strcspn(path, ":");
-		(void)snprintf(ret, size, "%.*s/%s", (int)n, path, name);
-		if (access(ret, X_OK) == 0)
-			return true;
-		path += n + (path[n] == ':');
-	}
-	return false;
-}
-
 static bool allows_other(void)
 {
 	auto_buf struct inlay_buf b = {0};
@@ -106,7 +91,7 @@ static void check_helper(struct doctor *d)
 		     "not needed: root mounts by itself, for everybody");
 		return;
 	}
-	if (!find_program("fusermount3", path, sizeof path))
+	if (!inlay_find_program("fusermount3", path, sizeof path))
 		tell(d, INLAY_CHECK_BAD, "fusermount", "install the package fuse3, or run as root",
 		     "fusermount3 is not there; an ordinary user cannot mount without it");
 	else if (stat(path, &st) == 0 && !((st.st_mode & S_ISUID) && st.st_uid == 0))

@@ -11,6 +11,7 @@
 #include "inlay/io.h"
 #include "inlay/text.h"
 #include "keep/host.h"
+#include "keep/root.h"
 #include "keep/written.h"
 #include "upper/upper.h"
 
@@ -596,6 +597,8 @@ int inlay_workspace_remove(struct inlay_workspace *ws, struct inlay_error *err)
 		r = inlay_error_sys(err, -errno, "forget what was written to %s", ws->state.path);
 	if (r == 0)
 		r = inlay_remove_tree(ws->dir_fd, UPPER_FILES, err);
+	if (r == 0)
+		r = workspace_forget_root(ws, err);
 	if (r < 0)
 		return r;
 	{

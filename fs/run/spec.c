@@ -7,6 +7,7 @@
 #include "inlay/digest.h"
 #include "inlay/run.h"
 #include "inlay/text.h"
+#include "run/speclists.h"
 
 #define SPEC_MAGIC "iRUN"
 
@@ -25,7 +26,7 @@ bool inlay_run_name_valid(const char *name, size_t len)
 	return true;
 }
 
-static void put_strings(struct inlay_buf *b, char *const *list)
+void speclist_put(struct inlay_buf *b, char *const *list)
 {
 	size_t count = 0;
 
@@ -48,13 +49,13 @@ void inlay_run_spec_encode(const struct inlay_run_spec *spec, struct inlay_buf *
 	inlay_buf_u64(b, (uint64_t)spec->stop_timeout_ns);
 	inlay_buf_string(b, spec->name, strlen(spec->name));
 	inlay_buf_string(b, spec->dir ? spec->dir : "", spec->dir ? strlen(spec->dir) : 0);
-	put_strings(b, spec->argv);
-	put_strings(b, spec->env);
+	speclist_put(b, spec->argv);
+	speclist_put(b, spec->env);
 	if (!b->failed)
 		inlay_buf_u64(b, inlay_xxh3(b->data + start, b->len - start));
 }
 
-static char *get_string(struct inlay_cursor *c)
+char *speclist_get_text(struct inlay_cursor *c)
 {
 	size_t len;
 	const uint8_t *p = inlay_cursor_string(c, INLAY_RUN_SPEC_MAX, &len);
@@ -66,7 +67,7 @@ static char *get_string(struct inlay_cursor *c)
 	return inlay_dup((const char *)p, len);
 }
 
-static int get_strings(struct inlay_cursor *c, char ***ret, struct inlay_error *err)
+int speclist_get(struct inlay_cursor *c, char ***ret, struct inlay_error *err)
 {
 	uint64_t count = inlay_cursor_varint(c);
 
@@ -77,7 +78,7 @@ static int get_strings(struct inlay_cursor *c, char ***ret, struct inlay_error *
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	*ret = list;
 	for (uint64_t i = 0; i < count; i++) {
-		list[i] = get_string(c);
+		list[i] = speclist_get_text(c);
 		if (c->failed)
 			return inlay_error_set(err, -EBADMSG, "a bad argument or variable");
 		if (!list[i])
@@ -86,15 +87,19 @@ static int get_strings(struct inlay_cursor *c, char ***ret, struct inlay_error *
 	return 0;
 }
 
+bool speclist_are_vars(char *const *list)
+{
+	for (; *list; list++)
+		if (**list == '=' || !strchr(*list, '='))
+			return false;
+	return true;
+}
+
 static bool plausible(const struct inlay_run_spec *s)
 {
-	bool vars = true;
-
-	for (char **v = s->env; *v; v++)
-		vars &= **v != '=' && strchr(*v, '=') != NULL;
-	return s->argv[0] && *s->argv[0] && vars && s->restart <= INLAY_RUN_NEVER &&
-	       s->stop_signal > 0 && s->stop_signal < NSIG && s->stop_timeout_ns >= 0 &&
-	       s->stop_timeout_ns <= STOP_TIMEOUT_MAX_S * 1000000000ll;
+	return s->argv[0] && *s->argv[0] && speclist_are_vars(s->env) &&
+	       s->restart <= INLAY_RUN_NEVER && s->stop_signal > 0 && s->stop_signal < NSIG &&
+	       s->stop_timeout_ns >= 0 && s->stop_timeout_ns <= STOP_TIMEOUT_MAX_S * 1000000000ll;
 }
 
 int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *ret,
@@ -121,10 +126,10 @@ int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *
 	    !inlay_run_name_valid((const char *)name, name_len))
 		return inlay_error_set(err, -EBADMSG, "a bad description of a program");
 	memcpy(s.name, name, name_len);
-	s.dir = get_string(&c);
-	int r = get_strings(&c, &s.argv, err);
+	s.dir = speclist_get_text(&c);
+	int r = speclist_get(&c, &s.argv, err);
 	if (r == 0)
-		r = get_strings(&c, &s.env, err);
+		r = speclist_get(&c, &s.env, err);
 	uint64_t sum = inlay_cursor_u64(&c);
 	if (r == 0 && (!inlay_cursor_done(&c) || !s.dir || sum != inlay_xxh3(bytes, len - 8) ||
 		       !plausible(&s)))
@@ -136,7 +141,7 @@ int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *
 	return r;
 }
 
-static void free_strings(char **list)
+void inlay_run_strings_free(char **list)
 {
 	for (char **s = list; s && *s; s++)
 		free(*s);
@@ -145,8 +150,8 @@ static void free_strings(char **list)
 
 void inlay_run_spec_fini(struct inlay_run_spec *spec)
 {
-	free_strings(spec->argv);
-	free_strings(spec->env);
+	inlay_run_strings_free(spec->argv);
+	inlay_run_strings_free(spec->env);
 	free(spec->dir);
 	*spec = (struct inlay_run_spec){0};
 }

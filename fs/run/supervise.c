@@ -18,6 +18,7 @@
 
 #include "inlay/io.h"
 #include "inlay/run.h"
+#include "run/contained.h"
 #include "run/supervisor_proto.h"
 
 enum {
@@ -27,6 +28,7 @@ enum {
 	BACKOFF_MAX_MS = 30000,
 	GOOD_RUN_S = 10, /* a run of this length ends the backoff */
 	DRAIN_ROUNDS = 64,
+	CANNOT_START = 126, /* as shells have it */
 };
 
 extern char **environ;
@@ -38,7 +40,8 @@ struct client {
 };
 
 struct supervisor {
-	const char *workspace;
+	const char *workspace, *dir;
+	struct contained box; /* what it runs in; without an id: in none */
 	int dirfd, listen_fd, signal_fd;
 	int out[2]; /* reading ends of standard output and error; -1 = closed */
 	struct inlay_run_spec spec;
@@ -115,69 +118,6 @@ static void plan_restart(struct supervisor *s)
 	enter(s, INLAY_RUN_WAITING);
 }
 
-static void start(struct supervisor *s)
-{
-	int out[2], errors[2];
-	pid_t self = getpid();
-
-	s->start_ns = s->status.next_ns = 0;
-	int r = make_pipes(out, errors);
-	pid_t pid = r < 0 ? -1 : fork();
-	if (pid == 0)
-		become(s, out[1], errors[1], self);
-	if (r == 0) {
-		r = pid < 0 ? -errno : 0;
-		(void)close(out[1]);
-		(void)close(errors[1]);
-	}
-	if (r < 0) {
-		inlay_runlog_note(&s->log, "cannot start: %s", strerrordesc_np(-r));
-		plan_restart(s);
-		return;
-	}
-	s->out[0] = out[0];
-	s->out[1] = errors[0];
-	s->status.pid = pid;
-	s->status.starts++;
-	s->started_ns = inlay_monotonic_ns();
-	enter(s, INLAY_RUN_RUNNING);
-	inlay_runlog_note(&s->log, "started %s, pid %d", s->spec.argv[0], (int)pid);
-}
-
-/* Everything that is left of it: descendants that went away from its group are our children now. */
-static bool kill_children(void)
-{
-	char path[64], text[4096];
-	size_t n = 0;
-	bool any = false;
-
-	(void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || inlay_read_full(fd, text, sizeof text - 1, &n, path, NULL) < 0)
-		return false;
-	text[n] = 0;
-	for (char *at = text, *end; *at; at = end) {
-		long pid = strtol(at, &end, 10);
-		if (end == at)
-			break;
-		any = true;
-		(void)kill((pid_t)pid, SIGKILL);
-	}
-	return any;
-}
-
-static void begin_stop(struct supervisor *s)
-{
-	if (s->status.state == INLAY_RUN_RUNNING) {
-		enter(s, INLAY_RUN_STOPPING);
-		(void)kill(-s->status.pid, s->spec.stop_signal);
-		s->kill_ns = inlay_monotonic_ns() + s->spec.stop_timeout_ns;
-	} else if (s->status.state != INLAY_RUN_STOPPING) {
-		s->start_ns = 0;
-		enter(s, INLAY_RUN_STOPPED);
-	}
-}
-
 /* What was written before the end is still in the pipes. */
 static bool read_pipe(struct supervisor *s, int i)
 {
@@ -209,6 +149,150 @@ static void close_pipes(struct supervisor *s)
 	}
 }
 
+static bool in_box(const struct supervisor *s)
+{
+	return s->box.id[0];
+}
+
+/* It is not running: is it started again? */
+static void comes_next(struct supervisor *s, bool good)
+{
+	if (s->spec.restart == INLAY_RUN_ALWAYS ||
+	    (s->spec.restart == INLAY_RUN_ON_FAILURE && !good))
+		plan_restart(s);
+	else
+		enter(s, INLAY_RUN_ENDED);
+}
+
+/* The workspace may have got another root, or none, since the last time. */
+static int open_box(struct supervisor *s, struct inlay_error *err)
+{
+	auto_free char *ws_dir = strdup(s->dir);
+
+	contained_fini(&s->box);
+	s->box = (struct contained){0};
+	if (!ws_dir)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	/* <ws dir>/run/<name> */
+	for (int i = 0; i < 2; i++) {
+		char *slash = strrchr(ws_dir, '/');
+		if (slash)
+			*slash = 0;
+	}
+	int r = contained_open(ws_dir, s->spec.name, &s->box, err);
+	return r == INLAY_CONTAINER_NONE ? 0 : r;
+}
+
+static int start_in_box(struct supervisor *s, int out, int errors, pid_t *ret,
+			struct inlay_error *err)
+{
+	auto_buf struct inlay_buf workspace = {0}, program = {0};
+	const int fds[] = {-1, out, errors};
+
+	/* One that outlived its supervisor must not run beside this one. */
+	if (contained_runs(&s->box))
+		contained_delete(&s->box);
+	inlay_buf_printf(&workspace, "INLAY_WORKSPACE=%s", s->workspace);
+	inlay_buf_printf(&program, "INLAY_PROGRAM=%s", s->spec.name);
+	char *own[] = {(char *)inlay_buf_cstr(&workspace), (char *)inlay_buf_cstr(&program), NULL};
+	struct oci_process p = {.workspace = s->workspace,
+				.dir = s->spec.dir,
+				.argv = s->spec.argv,
+				.own = own,
+				.env = s->spec.env};
+	int r = contained_bundle(&s->box, &p, s->dirfd, err);
+	return r < 0 ? r : contained_start(&s->box, s->dirfd, s->dir, fds, ret, err);
+}
+
+static int start_outside(struct supervisor *s, int out, int errors, pid_t *ret,
+			 struct inlay_error *err)
+{
+	pid_t self = getpid();
+
+	*ret = fork();
+	if (*ret == 0)
+		become(s, out, errors, self);
+	return *ret < 0 ? inlay_error_sys(err, -errno, "start a process") : 0;
+}
+
+static void start(struct supervisor *s)
+{
+	struct inlay_error err = {0};
+	int out[2], errors[2];
+	pid_t pid;
+
+	s->start_ns = s->status.next_ns = 0;
+	int r = make_pipes(out, errors);
+	if (r < 0) {
+		inlay_runlog_note(&s->log, "cannot start: %s", strerrordesc_np(-r));
+		plan_restart(s);
+		return;
+	}
+	s->out[0] = out[0];
+	s->out[1] = errors[0];
+	r = open_box(s, &err);
+	if (r == 0)
+		r = in_box(s) ? start_in_box(s, out[1], errors[1], &pid, &err)
+			      : start_outside(s, out[1], errors[1], &pid, &err);
+	(void)close(out[1]);
+	(void)close(errors[1]);
+	if (r < 0) {
+		close_pipes(s);
+		inlay_runlog_note(&s->log, "cannot start: %s", err.text);
+		s->status.starts++;
+		s->status.ended = CANNOT_START << 8;
+		comes_next(s, false);
+		return;
+	}
+	s->status.pid = pid;
+	s->status.starts++;
+	s->started_ns = inlay_monotonic_ns();
+	enter(s, INLAY_RUN_RUNNING);
+	inlay_runlog_note(&s->log, "started %s, pid %d", s->spec.argv[0], (int)pid);
+}
+
+/* Everything that is left of it: descendants that went away from its group are our children now. */
+static bool kill_children(void)
+{
+	char path[64], text[4096];
+	size_t n = 0;
+	bool any = false;
+
+	(void)snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || inlay_read_full(fd, text, sizeof text - 1, &n, path, NULL) < 0)
+		return false;
+	text[n] = 0;
+	for (char *at = text, *end; *at; at = end) {
+		long pid = strtol(at, &end, 10);
+		if (end == at)
+			break;
+		any = true;
+		(void)kill((pid_t)pid, SIGKILL);
+	}
+	return any;
+}
+
+/* To the program and its group; in a container the first process passes on what the others shall hear. */
+static int send_signal(struct supervisor *s, int number)
+{
+	if (in_box(s))
+		return contained_signal(s->status.pid, number);
+	return kill(-s->status.pid, number) < 0 ? -errno : 0;
+}
+
+static void begin_stop(struct supervisor *s)
+{
+	if (s->status.state == INLAY_RUN_RUNNING) {
+		enter(s, INLAY_RUN_STOPPING);
+		(void)send_signal(s, s->spec.stop_signal);
+		s->kill_ns = inlay_monotonic_ns() + s->spec.stop_timeout_ns;
+	} else if (s->status.state != INLAY_RUN_STOPPING) {
+		s->start_ns = 0;
+		enter(s, INLAY_RUN_STOPPED);
+	}
+}
+
 static void note_end(struct supervisor *s, int status)
 {
 	if (WIFSIGNALED(status))
@@ -223,7 +307,10 @@ static void program_ended(struct supervisor *s, int status)
 	bool stopping = s->status.state == INLAY_RUN_STOPPING;
 	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
-	(void)kill(-s->status.pid, SIGKILL);
+	if (in_box(s))
+		contained_delete(&s->box);
+	else
+		(void)kill(-s->status.pid, SIGKILL);
 	while (kill_children())
 		(void)waitpid(-1, NULL, 0);
 	close_pipes(s);
@@ -235,11 +322,8 @@ static void program_ended(struct supervisor *s, int status)
 		s->backoff_ms = 0;
 	if (stopping)
 		enter(s, INLAY_RUN_STOPPED);
-	else if (s->spec.restart == INLAY_RUN_ALWAYS ||
-		 (s->spec.restart == INLAY_RUN_ON_FAILURE && !good))
-		plan_restart(s);
 	else
-		enter(s, INLAY_RUN_ENDED);
+		comes_next(s, good);
 }
 
 static void reap(struct supervisor *s)
@@ -298,8 +382,7 @@ static void hear(struct supervisor *s, struct client *c)
 	case RUN_SIGNAL:
 		reply(s, c,
 		      s->status.pid <= 0 || m.arg <= 0 || m.arg >= NSIG ? -ESRCH
-		      : kill(-s->status.pid, m.arg) < 0                 ? -errno
-									: 0);
+									: send_signal(s, m.arg));
 		break;
 	case RUN_RESTART:
 	case RUN_STOP:
@@ -332,7 +415,8 @@ static void on_time(struct supervisor *s)
 	if (s->kill_ns && now >= s->kill_ns) {
 		s->kill_ns = 0;
 		inlay_runlog_note(&s->log, "did not end in time: killed");
-		(void)kill(-s->status.pid, SIGKILL);
+		if (!in_box(s))
+			(void)kill(-s->status.pid, SIGKILL);
 		(void)kill(s->status.pid, SIGKILL);
 	}
 	if (s->restart && s->status.state == INLAY_RUN_STOPPED && !s->quit) {
@@ -407,6 +491,7 @@ static int open_signals(int *ret, struct inlay_error *err)
 int inlay_supervise(const struct inlay_supervise_options *o, struct inlay_error *err)
 {
 	struct supervisor s = {.workspace = o->workspace,
+			       .dir = o->dir,
 			       .listen_fd = -1,
 			       .signal_fd = -1,
 			       .out = {-1, -1},
@@ -441,5 +526,6 @@ int inlay_supervise(const struct inlay_supervise_options *o, struct inlay_error 
 	answer_waiting(&s, RUN_RESTART);
 	inlay_runlog_close(&s.log);
 	inlay_run_spec_fini(&s.spec);
+	contained_fini(&s.box);
 	return 0;
 }

@@ -188,6 +188,24 @@ int inlay_workspace_program_log(struct inlay_workspace *ws, const char *name, ui
 int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mount_policy *policy,
 			       struct inlay_error *err) inlay_must_check;
 
+/* ---- roots (container.h) ---- */
+
+/* From now on the workspace runs in what an encoded spec says: the root is mounted, the workspace in it, and programs
+ * that run are started anew in there. Harmless when it does already. -ENOENT: the image is not here. */
+int inlay_workspace_set_root(struct inlay_workspace *ws, const void *spec, size_t len,
+			     struct inlay_error *err) inlay_must_check;
+/* Back to the image it had before, and to how things ran in that. -ENOENT: there was none. */
+int inlay_workspace_rollback_root(struct inlay_workspace *ws, struct inlay_error *err)
+	inlay_must_check;
+/*
+ * The command line that runs a spec's command once in the workspace's root; its first word is for /proc/self/exe. own:
+ * further variables, under those of the spec. What is in the scratch directory is seen inside. *ret_argv is the
+ * caller's. Positive: MISSING, it has no root, or nothing runs in it.
+ */
+int inlay_workspace_command(struct inlay_workspace *ws, const struct inlay_run_spec *spec,
+			    const char *name, char *const *own, char ***ret_argv,
+			    struct inlay_error *err) inlay_must_check;
+
 /* A directory of the workspace for what belongs to its hooks; its path, and a descriptor that is the caller's. */
 int inlay_workspace_scratch(struct inlay_workspace *ws, int *ret_fd, char *path, size_t size,
 			    struct inlay_error *err) inlay_must_check;

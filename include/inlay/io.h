@@ -57,6 +57,9 @@ int inlay_open_dir(int dirfd, const char *path, mode_t mode, int *ret_fd, struct
  * missing. */
 int inlay_remove_tree(int dirfd, const char *name, struct inlay_error *err) inlay_must_check;
 
+/* Where a program is that may be in one of the usual directories, also when PATH is a login's without sbin. */
+bool inlay_find_program(const char *name, char *ret, size_t size);
+
 /* ---- unix sockets; the path is <dirfd>/<name>, so its length does not matter ---- */
 
 int inlay_unix_listen(int dirfd, const char *name, int type, int *ret_fd, struct inlay_error *err)

@@ -47,9 +47,10 @@ int inlay_keep_default_state(struct inlay_buf *b, struct inlay_error *err) inlay
 /*
  * Becomes a command in the workspace at `path` (as a user gives it), in its directory and, when `program` is not
  * NULL, with the directory and the variables of that program. argv NULL or empty: the user's login shell.
- * Returns only when it fails.
+ * In a workspace with a root the command runs in there, and this returns when it ended, *ret_status as of waitpid;
+ * otherwise only when it fails.
  */
 int inlay_keep_enter(const char *state, const char *path, const char *program, char **argv,
-		     struct inlay_error *err);
+		     int *ret_status, struct inlay_error *err) inlay_must_check;
 
 #endif

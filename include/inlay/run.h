@@ -63,6 +63,9 @@ int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *
 			  struct inlay_error *err) inlay_must_check;
 void inlay_run_spec_fini(struct inlay_run_spec *spec);
 INLAY_DEFINE_FINI(struct inlay_run_spec, inlay_run_spec_fini)
+/* A list of texts that ends with NULL; accepts NULL. */
+void inlay_run_strings_free(char **list);
+INLAY_DEFINE_CLEANUP(char *, inlay_run_strings_free)
 
 /* "TERM", "SIGTERM", "15". -EINVAL. */
 int inlay_run_parse_signal(const char *text, int *ret, struct inlay_error *err) inlay_must_check;

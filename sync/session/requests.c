@@ -446,6 +446,10 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 		return serve_upper(s, err);
 	case MESSAGE_VERB_RESET:
 		return serve_reset(s, m, err);
+	case MESSAGE_VERB_ROOT:
+		return m->body.len
+			       ? inlay_workspace_set_root(s->ws, m->body.bytes, m->body.len, err)
+			       : inlay_workspace_rollback_root(s->ws, err);
 	case MESSAGE_VERB_PULL:
 		return serve_pull(s, m, err);
 	default:

@@ -322,9 +322,11 @@ static char **make_env(const struct hook *k, char own[ENV_OWN][HOOK_VAR_MAX])
 	return env;
 }
 
-static int spawn(struct hook *k, const char *path, char **env, const int out[2],
+/* `inside`: the command line for the workspace's root; NULL = it has none. */
+static int spawn(struct hook *k, const char *path, char **inside, char **env, const int out[2],
 		 const int errors[2], struct inlay_error *err)
 {
+	char **argv = inside ? inside : k->spec.argv;
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, defaults;
@@ -335,7 +337,7 @@ static int spawn(struct hook *k, const char *path, char **env, const int out[2],
 	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
 	(void)posix_spawn_file_actions_adddup2(&actions, errors[1], 2);
 	(void)posix_spawn_file_actions_addchdir_np(&actions, path);
-	if (*k->spec.dir)
+	if (*k->spec.dir && !inside)
 		(void)posix_spawn_file_actions_addchdir_np(&actions, k->spec.dir);
 	(void)sigemptyset(&none);
 	(void)sigemptyset(&defaults);
@@ -345,7 +347,8 @@ static int spawn(struct hook *k, const char *path, char **env, const int out[2],
 	(void)posix_spawnattr_setsigdefault(&attr, &defaults);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
 						      POSIX_SPAWN_SETSID);
-	int r = posix_spawnp(&k->pid, k->spec.argv[0], &actions, &attr, k->spec.argv, env);
+	int r = posix_spawnp(&k->pid, inside ? "/proc/self/exe" : argv[0], &actions, &attr, argv,
+			     env);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attr);
 	return r ? inlay_error_sys(err, -r, "run %s in %s%s%s", k->spec.argv[0], path,
@@ -364,6 +367,8 @@ static int start(struct hook *k, uint64_t from, uint64_t to, struct inlay_error 
 {
 	static const size_t room = HOOK_VAR_MAX;
 	auto_free char(*own)[HOOK_VAR_MAX] = calloc(ENV_OWN, sizeof *own);
+	auto_of(inlay_run_strings_free) char **inside = NULL;
+	char *vars[ENV_OWN + 1] = {NULL};
 	auto_free char **env = NULL;
 	struct inlay_workspace_state st;
 	int out[2] = {-1, -1}, errors[2] = {-1, -1};
@@ -377,9 +382,13 @@ static int start(struct hook *k, uint64_t from, uint64_t to, struct inlay_error 
 	(void)snprintf(own[3], room, "INLAY_OLD_GENERATION=%llu", (unsigned long long)from);
 	(void)snprintf(own[4], room, "INLAY_CHANGED=%s", k->nul_path);
 	(void)snprintf(own[5], room, "INLAY_CHANGED_JSON=%s", k->json_path);
+	for (size_t i = 0; i < ENV_OWN && own[i][0]; i++)
+		vars[i] = own[i];
 	env = make_env(k, own);
 	if (!env)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
+	if (inlay_workspace_command(k->s->ws, &k->spec, k->name, vars, &inside, err) < 0)
+		return err->code;
 	k->epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (k->epfd < 0 || pipe2(out, O_CLOEXEC) < 0)
 		return inlay_error_sys(err, -errno, "start a hook");
@@ -387,7 +396,7 @@ static int start(struct hook *k, uint64_t from, uint64_t to, struct inlay_error 
 	int r = pipe2(errors, O_CLOEXEC) < 0 ? inlay_error_sys(err, -errno, "start a hook") : 0;
 	k->out[1] = errors[0];
 	if (r == 0)
-		r = spawn(k, st.path, env, out, errors, err);
+		r = spawn(k, st.path, inside, env, out, errors, err);
 	inlay_cleanup_close(&out[1]);
 	inlay_cleanup_close(&errors[1]);
 	if (r < 0)
