@@ -236,7 +236,7 @@ static int move_here(int clone, const struct place *p, unsigned flags)
 static int enter(struct inlay_workspace *ws, const struct inlay_digest *image,
 		 struct inlay_error *err)
 {
-	__attribute__((cleanup(inlay_cleanup_close_place))) struct place p = {-1, -1, NULL, ""};
+	auto_of(close_place) struct place p = {-1, -1, NULL, ""};
 	char root[ROOT_PATH_MAX];
 	struct kernel_mount_info here, there;
 
@@ -326,7 +326,7 @@ void workspace_enter_root(struct inlay_workspace *ws)
 static int leave_one(struct inlay_workspace *ws, const struct inlay_digest *image, bool lazy,
 		     struct inlay_error *err)
 {
-	__attribute__((cleanup(inlay_cleanup_close_place))) struct place p = {-1, -1, NULL, ""};
+	auto_of(close_place) struct place p = {-1, -1, NULL, ""};
 	char root[ROOT_PATH_MAX];
 
 	root_path(ws, image, "m", root);

@@ -65,7 +65,7 @@ int contained_open(const char *ws_dir, const char *name, struct contained *ret,
 		   struct inlay_error *err)
 {
 	char below[sizeof INLAY_CONTAINER_ROOTS + INLAY_DIGEST_HEX + 8];
-	__attribute__((cleanup(inlay_cleanup_contained_fini))) struct contained c = {0};
+	auto_of(contained_fini) struct contained c = {0};
 	auto_close int fd = open(ws_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	const char *id = strrchr(ws_dir, '/');
 

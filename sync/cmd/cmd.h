@@ -86,6 +86,12 @@ int common_ask(const struct common *c, const struct target *t, const struct mess
 	       int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
 	       struct inlay_error *err) inlay_must_check;
 
+/* The same with more than a request: talk() is called when the workspace is open; what it gives is as of
+ * client_request. */
+typedef int common_talk_fn(void *ctx, struct client *client, struct inlay_error *err);
+int common_talk(const struct common *c, const struct target *t, const struct message_open *open,
+		common_talk_fn *talk, void *ctx, struct inlay_error *err) inlay_must_check;
+
 int cmd_sync(int argc, char **argv);
 int cmd_mount(int argc, char **argv);
 int cmd_umount(int argc, char **argv);

@@ -139,10 +139,9 @@ int common_usage(const char *command, const char *why)
 	return INLAY_EXIT_USAGE;
 }
 
-static int ask_once(const struct common *c, const struct target *t, const struct message_open *open,
-		    const struct message_request *request,
-		    int (*row)(void *ctx, const struct frame *f, struct inlay_error *err),
-		    void *ctx, struct inlay_error *err)
+static int talk_once(const struct common *c, const struct target *t,
+		     const struct message_open *open, common_talk_fn *talk, void *ctx,
+		     struct inlay_error *err)
 {
 	struct transport_options transport = common_transport(c, t);
 	struct client client = {0};
@@ -155,9 +154,36 @@ static int ask_once(const struct common *c, const struct target *t, const struct
 	if (r == 0 && open)
 		r = client_recv(&client, 0, &f, err);
 	if (r == 0)
-		r = client_request(&client, request, row, ctx, err);
+		r = talk(ctx, &client, err);
 	client_close(&client);
 	return r;
+}
+
+int common_talk(const struct common *c, const struct target *t, const struct message_open *open,
+		common_talk_fn *talk, void *ctx, struct inlay_error *err)
+{
+	int r = CLIENT_AGAIN;
+
+	for (int i = 0; i < ATTEMPTS && r == CLIENT_AGAIN; i++)
+		r = talk_once(c, t, open, talk, ctx, err);
+	if (r == CLIENT_FAILED)
+		return err->code;
+	if (r == CLIENT_AGAIN)
+		return inlay_error_set(err, -EREMOTEIO, "inlayd was installed, but is not found");
+	return r;
+}
+
+struct question {
+	const struct message_request *request;
+	int (*row)(void *ctx, const struct frame *f, struct inlay_error *err);
+	void *ctx;
+};
+
+static int put_question(void *ctx, struct client *client, struct inlay_error *err)
+{
+	const struct question *q = ctx;
+
+	return client_request(client, q->request, q->row, q->ctx, err);
 }
 
 int common_ask(const struct common *c, const struct target *t, const struct message_open *open,
@@ -165,13 +191,7 @@ int common_ask(const struct common *c, const struct target *t, const struct mess
 	       int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
 	       struct inlay_error *err)
 {
-	int r = CLIENT_AGAIN;
+	struct question q = {request, row, ctx};
 
-	for (int i = 0; i < ATTEMPTS && r == CLIENT_AGAIN; i++)
-		r = ask_once(c, t, open, request, row, ctx, err);
-	if (r == CLIENT_FAILED)
-		return err->code;
-	if (r == CLIENT_AGAIN)
-		return inlay_error_set(err, -EREMOTEIO, "inlayd was installed, but is not found");
-	return r;
+	return common_talk(c, t, open, put_question, &q, err);
 }

@@ -11,6 +11,7 @@
 
 #include "cmd/print.h"
 #include "cmd/project.h"
+#include "cmd/upimage.h"
 #include "inlay/cleanup.h"
 #include "inlay/host.h"
 #include "inlay/io.h"
@@ -485,10 +486,11 @@ int cmd_up(int argc, char **argv)
 {
 	__attribute__((cleanup(inlay_cleanup_config_set_fini))) struct config_set set = {0};
 	struct inlay_error err = {0};
+	auto_of(up_images_fini) struct up_images images = {0};
 	struct up_options uo;
 	struct up up = {0};
 	auto_free struct options *o = calloc(1, sizeof *o);
-	size_t failed = 0;
+	size_t failed = 0, left_out = 0;
 	int code = INLAY_EXIT_FAILURE;
 
 	if (!o || parse(o, argc, argv, up_help, &code) != 0)
@@ -499,11 +501,13 @@ int cmd_up(int argc, char **argv)
 	up.ctx = o;
 	if (r == 0)
 		r = check_trust(o, set.config, &err);
+	if (r == 0)
+		r = up_images(&o->common, &up, &images, &left_out, &err);
 	if (r == 0) {
 		choose_footer(o);
 		draw_footer(o);
 		r = up_run(&up, &failed, &err);
-		code = finish_up(o, failed, up.sites.count);
+		code = finish_up(o, failed + left_out, up.sites.count + left_out);
 	}
 	if (r < 0)
 		code = common_fail(&o->common, &err);

@@ -46,6 +46,14 @@ struct config_program {
 	int64_t stop_timeout_ns; /* 0 = not given */
 };
 
+/* A base image: where it comes from, and which one of that name. */
+struct config_image {
+	struct config_head head;
+	const char *name;    /* as 'inlay image list' has it; NULL = the last part of `build` */
+	const char *build;   /* a folder with a recipe, relative to the project's directory */
+	const char *variant; /* NULL = none */
+};
+
 /* ---- components ---- */
 
 struct config_component {
@@ -60,9 +68,15 @@ struct config_component {
 	struct config_texts needs; /* components that come first */
 	struct config_hook build, after;
 	struct config_program run;
-	struct config_objects reload; /* struct config_reload */
+	struct config_image image;      /* of the project, when the component names none */
+	unsigned runtime;               /* 1 + enum inlay_runtime; 0 = not given */
+	const char *user;               /* in the image; NULL = as the image says */
+	struct config_texts entrypoint; /* items NULL: as the image says */
+	struct config_objects reload;   /* struct config_reload */
 	/* found by config_load */
-	char *source_path; /* absolute */
+	char *source_path;               /* absolute */
+	const struct config_image *base; /* NULL = none */
+	char *build_path;                /* of base->build, absolute; NULL = it is not built */
 	const struct config_host **host_list;
 	size_t host_count;
 	size_t order; /* 0, 1, ...: behind all that it needs */
@@ -94,7 +108,8 @@ struct config {
 	struct config_texts hosts;        /* of components that name none */
 	struct config_objects components; /* struct config_component, in the order of the file */
 	struct config_watch watch;
-	uint64_t bwlimit; /* bytes a second, 0 = none */
+	struct config_image image; /* of components that name none */
+	uint64_t bwlimit;          /* bytes a second, 0 = none */
 	/* found by config_load */
 	char *path; /* of inlay.yaml, absolute */
 	char *directory;

@@ -327,25 +327,71 @@ static void check_reload(struct resolve *r, const struct config_component *c)
 	}
 }
 
-static int resolve_component(struct resolve *r, struct config_component *c, struct inlay_error *err)
+/* A path in the project. NULL when memory is out. */
+static char *in_project(struct resolve *r, const char *path)
 {
 	auto_buf struct inlay_buf b = {0};
 
+	if (path[0] != '/')
+		inlay_buf_printf(&b, "%s/", r->set->config->directory);
+	inlay_buf_printf(&b, "%s", path);
+	return b.failed ? NULL : yaml_dup(r->set->tree, (const char *)b.data, b.len);
+}
+
+static const char *last_part(struct resolve *r, const char *path)
+{
+	size_t len = strlen(path);
+
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	const char *slash = memrchr(path, '/', len);
+	const char *from = slash ? slash + 1 : path;
+	return yaml_dup(r->set->tree, from, (size_t)(path + len - from));
+}
+
+static int resolve_image(struct resolve *r, struct config_component *c, struct inlay_error *err)
+{
+	struct config *all = r->set->config;
+	struct config_image *image = c->image.head.at     ? &c->image
+				     : all->image.head.at ? &all->image
+							  : NULL;
+
+	if (c->run.head.at && c->run.command.count == 0 && !image)
+		config_problem(&r->set->problems, c->run.head.at,
+			       "'command' is missing: the program (only an image could have one)");
+	if (!image && (c->runtime || c->user || c->entrypoint.items))
+		config_problem(&r->set->problems, c->head.at,
+			       "'%s' has no image: runtime, user and entrypoint are about one",
+			       c->head.name);
+	if (!image)
+		return 0;
+	if (!image->name && !image->build)
+		config_problem(&r->set->problems, image->head.at,
+			       "an image needs a name, or a folder to build it from");
+	c->base = image;
+	if (!image->build)
+		return 0;
+	if (!image->name)
+		image->name = last_part(r, image->build);
+	c->build_path = in_project(r, image->build);
+	return image->name && c->build_path ? 0 : no_memory(err);
+}
+
+static int resolve_component(struct resolve *r, struct config_component *c, struct inlay_error *err)
+{
 	if (!inlay_run_name_valid(c->head.name, strlen(c->head.name)))
 		config_problem(&r->set->problems, c->head.at,
 			       "a component's name has 1 to %d letters, digits and ._-",
 			       INLAY_RUN_NAME_MAX);
 	if (c->source) {
-		if (c->source[0] != '/')
-			inlay_buf_printf(&b, "%s/", r->set->config->directory);
-		inlay_buf_printf(&b, "%s", c->source);
-		c->source_path = yaml_dup(r->set->tree, inlay_buf_cstr(&b), b.len);
-		if (b.failed || !c->source_path)
+		c->source_path = in_project(r, c->source);
+		if (!c->source_path)
 			return no_memory(err);
 	}
 	check_signal(r, c->run.head.at, c->run.stop_signal);
 	check_reload(r, c);
-	return resolve_hosts(r, c, err);
+	int e = resolve_image(r, c, err);
+	return e < 0 ? e : resolve_hosts(r, c, err);
 }
 
 int config_resolve(struct config_set *set, struct inlay_error *err)

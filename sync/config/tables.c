@@ -31,7 +31,8 @@ static const struct field reload_fields[] = {
 static const char *const restart_choices[] = {"always", "on-failure", "never", NULL};
 
 static const struct field program_fields[] = {
-	{KEY(config_program, "command", FIELD_COMMAND, command, "the program"), .required = true},
+	{KEY(config_program, "command", FIELD_COMMAND, command,
+	     "the program; without one, that of the image")},
 	{KEY(config_program, "dir", FIELD_TEXT, dir, "directory, relative to the component's")},
 	{KEY(config_program, "restart", FIELD_CHOICE, restart,
 	     "when it is started again after it ended"),
@@ -42,6 +43,19 @@ static const struct field program_fields[] = {
 	     "then it is killed (10s)")},
 	{0},
 };
+
+static const struct field image_fields[] = {
+	{KEY(config_image, "name", FIELD_TEXT, name,
+	     "as 'inlay image list' has it (the last part of build)")},
+	{KEY(config_image, "build", FIELD_TEXT, build,
+	     "a folder with a recipe, which is built when it changed")},
+	{KEY(config_image, "variant", FIELD_TEXT, variant, "which variant of it")},
+	{0},
+};
+#define IMAGE OBJECT(image_fields, config_image), .short_form = "name"
+
+/* As enum inlay_runtime, behind host, which is 0 there. */
+static const char *const runtime_choices[] = {"host", "auto", "runc", "podman", NULL};
 
 #define HOOK OBJECT(hook_fields, config_hook), .short_form = "run"
 
@@ -59,6 +73,16 @@ static const struct field component_fields[] = {
 	{KEY(config_component, "gitignore", FIELD_SWITCH, gitignore,
 	     "whether .gitignore files count (true)")},
 	{KEY(config_component, "env", FIELD_VARS, env, "variables of its program and hooks")},
+	{KEY(config_component, "image", FIELD_OBJECT, image,
+	     "the base image that it runs in; without one, the project's"),
+	 IMAGE},
+	{KEY(config_component, "runtime", FIELD_CHOICE, runtime,
+	     "what runs it in its image (auto): auto is runc, host is no container"),
+	 .choices = runtime_choices},
+	{KEY(config_component, "user", FIELD_TEXT, user,
+	     "who it runs as in its image (as that says)")},
+	{KEY(config_component, "entrypoint", FIELD_TEXTS, entrypoint,
+	     "what stands in front of each command in its image (as that says)")},
 	{KEY(config_component, "needs", FIELD_TEXTS, needs, "components that come first")},
 	{KEY(config_component, "build", FIELD_OBJECT, build,
 	     "run when the sources are there, or changed"),
@@ -88,6 +112,8 @@ const struct field config_project_fields[] = {
 	     "hosts and @groups of components that name none")},
 	{KEY(config, "components", FIELD_MAP, components, "the parts of the project"),
 	 .required = true, OBJECT(component_fields, config_component)},
+	{KEY(config, "image", FIELD_OBJECT, image, "the base image of components that name none"),
+	 IMAGE},
 	{KEY(config, "watch", FIELD_OBJECT, watch, "when a burst of changes is a change set"),
 	 OBJECT(watch_fields, config_watch)},
 	{KEY(config, "bwlimit", FIELD_SIZE, bwlimit, "bytes a second to each host")},

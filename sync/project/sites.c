@@ -235,8 +235,13 @@ static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 
 	if (!c->head.at)
 		return 0;
+	bool own = c->command.count > 0;
+	if (!own && p->image_command.count == 0)
+		return inlay_error_set(err, -EINVAL,
+				       "run has no command, and the image has none either");
 	struct inlay_run_spec run = spec_of(
-		p, &c->command, c->dir, c->stop_timeout_ns ? c->stop_timeout_ns : stop_timeout_ns);
+		p, own ? &c->command : &p->image_command, c->dir || own ? c->dir : p->image_dir,
+		c->stop_timeout_ns ? c->stop_timeout_ns : stop_timeout_ns);
 	run.wanted = true;
 	if (c->restart)
 		run.restart = (enum inlay_run_restart)(c->restart - 1);

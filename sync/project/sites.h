@@ -50,6 +50,9 @@ struct site {
 	char *target_text;
 	struct transport_options transport;
 	bool no_hooks; /* sync only */
+	/* what its image runs by itself, and where; borrowed, NULL = nothing */
+	struct config_texts image_command;
+	const char *image_dir;
 	/* the set that it is in */
 	struct sites *all;
 	/* everything below: all->lock */

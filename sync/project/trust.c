@@ -38,6 +38,11 @@ void trust_list(const struct config *c, struct inlay_buf *b)
 	for (size_t i = 0; i < c->components.count; i++) {
 		const struct config_component *x = component(c, i);
 		const struct config_reload *rules = x->reload.items;
+		/* What an image runs by itself is not known here. */
+		if (x->base)
+			list_command(b, x->head.name, "in the image",
+				     &(struct config_texts){&x->base->name, 1});
+		list_command(b, x->head.name, "entrypoint", &x->entrypoint);
 		list_command(b, x->head.name, "build", &x->build.run);
 		list_command(b, x->head.name, "run", &x->run.command);
 		for (size_t k = 0; k < x->reload.count; k++)
