@@ -3,8 +3,8 @@
 #define KEEP_ROOT_H
 
 /*
- * The roots of a workspace (inlay/container.h): kernel overlays on the trees of images, with the workspace mounted inside
- * at its own path. All with ws->change held.
+ * The roots of a workspace (inlay/container.h): kernel overlays on the trees of images, with the workspace mounted
+ * inside at its own path. All with ws->change held.
  */
 
 #include "keep/host.h"

@@ -28,19 +28,25 @@ static const char rollback_help[] = "usage: inlay rollback [options] DST [GENERA
 				    "\n"
 				    "Shows an earlier generation of DST again (without a number, "
 				    "the one before), as a new generation.\n"
-				    "\n" COMMON_HELP;
+				    "\n"
+				    "      --image            the base image that DST had before, "
+				    "with what was written there; its programs\n"
+				    "                         are started in it\n" COMMON_HELP;
 
-enum { OPT_UPPER = OPT_FIRST_OWN };
+enum { OPT_UPPER = OPT_FIRST_OWN, OPT_IMAGE };
 
 static const struct option table[] = {COMMON_OPTIONS, {0}};
 static const struct option diff_table[] = {
 	COMMON_OPTIONS, {"upper", no_argument, NULL, OPT_UPPER}, {0}};
 
+static const struct option rollback_table[] = {
+	COMMON_OPTIONS, {"image", no_argument, NULL, OPT_IMAGE}, {0}};
+
 struct options {
 	struct common common;
 	const char *dst;
 	uint64_t numbers[2];
-	bool upper;
+	bool upper, image;
 };
 
 /* Parses DST and up to `max` generation numbers. 0 = go on; otherwise *ret_code is the exit code. */
@@ -54,6 +60,8 @@ static int parse(struct options *o, int argc, char **argv, const struct option *
 	while ((c = getopt_long(argc, argv, COMMON_SHORT, options, NULL)) >= 0) {
 		if (c == OPT_UPPER)
 			o->upper = true;
+		else if (c == OPT_IMAGE)
+			o->image = true;
 		else if (!common_take(&o->common, c)) {
 			(void)common_usage(argv[0], "bad options");
 			return 1;
@@ -247,10 +255,13 @@ int cmd_rollback(int argc, char **argv)
 	struct options o = {0};
 	int code;
 
-	if (parse(&o, argc, argv, table, 1, rollback_help, &code) == 0) {
-		struct message_request request = {.verb = MESSAGE_VERB_ROLLBACK,
+	if (parse(&o, argc, argv, rollback_table, 1, rollback_help, &code) == 0) {
+		struct message_request request = {.verb = o.image ? MESSAGE_VERB_ROOT
+								  : MESSAGE_VERB_ROLLBACK,
 						  .args = {o.numbers[0]}};
-		code = ask(&o, &request, MESSAGE_OPEN_WRITE, rollback_row);
+		code = o.image && argc - optind > 1
+			       ? common_usage("rollback", "an image has no generations here")
+			       : ask(&o, &request, o.image ? 0 : MESSAGE_OPEN_WRITE, rollback_row);
 	}
 	common_fini(&o.common);
 	return code;

@@ -3,8 +3,8 @@
 #define CMD_UPIMAGE_H
 
 /*
- * The base images of a project: built where they have a recipe, pushed to hosts that do not have them, and made the root
- * of their sites. Before anything is synced, so that builds and programs find what they run in.
+ * The base images of a project: built where they have a recipe, pushed to hosts that do not have them, and made the
+ * root of their sites. Before anything is synced, so that builds and programs find what they run in.
  */
 
 #include "cmd/cmd.h"
@@ -19,8 +19,8 @@ void up_images_fini(struct up_images *images);
 INLAY_DEFINE_FINI(struct up_images, up_images_fini)
 
 /*
- * Sites for which it does not work are told about on standard error and taken out of up->sites, so that the others go on;
- * *ret_failed counts them. A negative errno when it works for none, or a build failed.
+ * Sites for which it does not work are told about on standard error and taken out of up->sites, so that the others go
+ * on; *ret_failed counts them. A negative errno when it works for none, or a build failed.
  */
 int up_images(const struct common *c, struct up *up, struct up_images *ret, size_t *ret_failed,
 	      struct inlay_error *err) inlay_must_check;

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Roots: a project runs in its base image, and what is mounted anew appears in containers that run."""
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import images
+from conftest import INLAY, end_below, mounts_below, pids_with, until, write
+
+pytestmark = pytest.mark.usefixtures("fuse")
+
+CONFIG = {"Env": ["PATH=/bin", "FROM=image", "COLOUR=image"], "User": "nav", "WorkingDir": "/home/nav",
+          "Entrypoint": ["/bin/entry"], "Cmd": ["sh", "-c", "echo own command in $(pwd); exec sleep 3333"]}
+LOOP = "trap 'echo told to end; exit 0' TERM; echo up as $(id -u) in $(cat /etc/marker); " \
+       "while :; do cat hello; sleep 0.02; done"
+
+
+def gone(pid):
+    """Ended, though whoever became its parent may not have looked yet."""
+    with contextlib.suppress(FileNotFoundError):
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+    return True
+
+
+@pytest.fixture
+def runc():
+    if os.geteuid() != 0 or not shutil.which("runc") or not images.BUSYBOX.exists():
+        pytest.skip("needs root, runc and busybox-static")
+
+
+class Robot:
+    """A project with one component in an image that lies on the host."""
+
+    def __init__(self, inlay, root):
+        self.inlay, self.root, self.ws, self.dir = inlay, root, root / "ws", root / "proj"
+        self.id = None
+        self.versions = 0
+        write(self.dir / "nav/hello", "hello\n")
+
+    def image(self, marker="one", config=None, name="robot"):
+        """Imports it, and puts its tree where a push leaves it."""
+        self.versions += 1
+        archive = images.oci(self.root / f"archive{self.versions}", config or CONFIG, marker)
+        manifest = self.inlay("image", "import", "--json", "--name", name, archive).json["manifest"]
+        place = self.inlay.state / "host/images" / manifest
+        if not place.exists():
+            self.inlay("image", "import", archive, self.root / f"tree{self.versions}")
+            place.mkdir(parents=True)
+            os.rename(self.root / f"tree{self.versions}", place / "root")
+        return manifest
+
+    def project(self, nav, image="robot"):
+        lines = "".join(f"    {line}\n" for line in nav.splitlines())
+        write(self.dir / "inlay.yaml",
+              f"version: 1\nhosts: [local]\nimage: {image}\ncomponents:\n"
+              f"  nav:\n    source: nav\n    target: {self.ws}\n{lines}")
+
+    def up(self, code=0):
+        return self.inlay("up", "--once", "--trust", cwd=self.dir, code=code)
+
+    def sh(self, script, code=0):
+        return self.inlay("exec", self.ws, "--", "sh", "-c", script, code=code)
+
+    def start(self, script):
+        """In a container of its own: the component must not run a program."""
+        return self.inlay.start("exec", self.ws, "--", "sh", "-c", script)
+
+    @property
+    def ps(self):
+        return {r["program"]: r for r in self.inlay("ps", "--json", self.ws).rows}
+
+    def log(self):
+        return [r["text"] for r in self.inlay("logs", "--json", self.ws).rows]
+
+    def wait_for_line(self, text):
+        return until(lambda: [t for t in self.log() if text in t], what=f"the line '{text}'")
+
+    @property
+    def containers(self):
+        """Of this test alone."""
+        listed = json.loads(subprocess.run(["runc", "list", "-f", "json"], capture_output=True).stdout
+                            or "null") or []
+        return [c["id"] for c in listed if str(self.root) in c["bundle"]]
+
+    def end(self):
+        for name in self.containers:
+            subprocess.run(["runc", "delete", "--force", name], capture_output=True)
+        end_below(self.root)
+        for name in self.containers:
+            subprocess.run(["runc", "delete", "--force", name], capture_output=True)
+
+
+@pytest.fixture
+def robot(inlay, root, runc):
+    r = Robot(inlay, root)
+    yield r
+    r.end()
+
+
+def test_a_project_runs_in_its_image(robot):
+    robot.image()
+    robot.project(f"env: {{COLOUR: blue}}\nbuild: 'id; pwd; echo $FROM $COLOUR $ENTERED; cat $INLAY_CHANGED'\n"
+                  f"run: {json.dumps(LOOP)}")
+    told = robot.up().out
+    assert "uid=1000(nav) gid=1000(nav) groups=20(dialout),44(video)" in told
+    assert f"| {robot.ws}\n" in told and "| image blue yes\n" in told and "| hello\\x00" in told
+    robot.wait_for_line("up as 1000 in one")
+    pid = robot.ps["nav"]["pid"]
+    assert os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid") and len(robot.containers) == 1
+    # In the container of the program, with its variables; also by its name.
+    assert robot.sh("echo $ENTERED.$INLAY_PROGRAM.$COLOUR; pwd").out == f".nav.blue\n{robot.ws}\n"
+    assert robot.inlay("exec", "-p", "nav", robot.ws, "--", "sh", "-c", "exit 7", code=7).out == ""
+    # A change set reaches it, and what it writes beside the workspace stays there.
+    write(robot.dir / "nav/hello", "changed\n")
+    robot.up()
+    robot.wait_for_line("changed")
+    assert robot.ps["nav"]["pid"] == pid
+    robot.sh("echo mine > /tmp/mine")
+    assert not os.path.exists("/tmp/mine")
+    # It ends in order, and with `down` everything is gone.
+    assert "is in use" in robot.inlay("umount", robot.ws, code=1).err
+    robot.inlay("down", cwd=robot.dir)
+    assert "told to end" in robot.log() and robot.containers == []
+    assert mounts_below(robot.root) == []
+    robot.up()
+    assert robot.sh("cat /tmp/mine").out == "mine\n"
+    robot.inlay("down", "--purge", cwd=robot.dir)
+    assert mounts_below(robot.root) == [] and list((robot.inlay.state / "host/ws").rglob("roots/*/upper")) == []
+
+
+def test_the_image_s_own_command_user_and_no_entrypoint(robot):
+    robot.image()
+    robot.project("run: {}\nentrypoint: []\nuser: 'root:video'")
+    robot.up()
+    robot.wait_for_line("own command in /home/nav")
+    assert robot.sh("id -u; id -g").out == "0\n44\n"
+    # It left SIGTERM at its default, which the kernel does not deliver to the first process of a container.
+    before = time.monotonic()
+    robot.inlay("stop", robot.ws, "nav")
+    assert time.monotonic() - before < 8
+    # Without a container to enter, one is made; its exit code is the command's.
+    assert robot.sh("echo $FROM; exit 3", code=3).out == "image\n" and robot.containers == []
+
+
+def test_a_remount_reaches_a_container_that_runs(robot):
+    robot.image()
+    robot.project("ignore: []")
+    robot.up()
+    # It looks at the workspace by its path only, and counts what it sees in between.
+    loop = robot.start(f"cd /; echo up; while :; do cat {robot.ws}/hello {robot.ws}/seen 2>&1; sleep 0.005; done")
+    assert loop.stdout.readline() == b"up\n" and loop.stdout.readline() == b"hello\n"
+    for round in range(2):
+        worker, = robot.inlay.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: robot.inlay.worker_pids() not in ([], [worker]))
+        until(lambda: robot.inlay("status", "--json", robot.ws).json["mounted"])
+        write(robot.dir / "nav/seen", f"round {round}\n")
+        robot.up()
+        seen = []
+        while seen[-1:] != [f"round {round}\n".encode()]:
+            seen.append(loop.stdout.readline())
+            assert seen[-1], loop.stderr.read()
+        # The empty directory below was never seen: a name that is not there only stands for `seen` itself.
+        assert not [line for line in seen if b"hello: No such file" in line]
+    # One mount for each, not a pile.
+    assert len([p for p in mounts_below(robot.root) if p.endswith(b"/ws")]) == 2
+    loop.terminate()
+    loop.wait()
+
+
+def test_programs_survive_deaths(robot):
+    robot.image()
+    robot.project(f"run: {json.dumps(LOOP)}")
+    robot.up()
+    pid = robot.ps["nav"]["pid"]
+    # The keeper dies: nothing changes.
+    os.kill(robot.inlay.keeper_pid(), signal.SIGKILL)
+    until(lambda: robot.inlay.keeper_pid() is None)
+    assert robot.ps["nav"]["pid"] == pid and robot.sh("cat hello").out == "hello\n"
+    # The supervisor dies: its container goes before another one starts.
+    supervisor, = pids_with(f"supervise --dir {robot.inlay.state}/host")
+    os.kill(supervisor, signal.SIGKILL)
+    now = until(lambda: robot.ps["nav"]["pid"] not in (0, pid) and robot.ps["nav"]["pid"])
+    assert gone(pid) and len(robot.containers) == 1
+    # The worker dies: what had its working directory there is started in the new mount.
+    os.kill(robot.inlay.worker_pids()[0], signal.SIGKILL)
+    until(lambda: robot.ps["nav"]["pid"] not in (0, now))
+    assert robot.sh("cat hello").out == "hello\n"
+    # All of it at once, and the mounts, as a reboot would have it.
+    for old in ([robot.inlay.keeper_pid()] + pids_with(f"supervise --dir {robot.inlay.state}/host")
+                + robot.inlay.worker_pids() + [robot.ps["nav"]["pid"]]):
+        with contextlib.suppress(OSError):
+            os.kill(old, signal.SIGKILL)
+    until(lambda: not pids_with(f"--state {robot.inlay.state}/host"))
+    for point in mounts_below(robot.root):
+        subprocess.run(["umount", "-l", point])
+    robot.inlay("status")
+    until(lambda: robot.ps["nav"]["state"] == "running")
+    assert robot.sh("cat hello /etc/marker").out == "hello\none\n"
+
+
+def test_another_image_and_back(robot):
+    one = robot.image()
+    robot.project(f"run: {json.dumps(LOOP)}")
+    robot.up()
+    robot.wait_for_line("in one")
+    robot.sh("echo by hand > /tmp/by-hand")
+    two = robot.image("two", dict(CONFIG, User="root", Env=["PATH=/bin", "FROM=two"]))
+    assert one != two
+    robot.up()
+    robot.wait_for_line("up as 0 in two")
+    assert robot.sh("cat /tmp/by-hand; echo $FROM", code=0).out == "two\n" and len(robot.containers) == 1
+    # Once more changes nothing.
+    pid = robot.ps["nav"]["pid"]
+    robot.up()
+    assert robot.ps["nav"]["pid"] == pid
+    robot.inlay("rollback", "--image", robot.ws)
+    until(lambda: robot.sh("cat /etc/marker /tmp/by-hand; echo $FROM", code=None).out == "one\nby hand\nimage\n")
+    assert len([p for p in mounts_below(robot.root) if p.endswith(b"/m")]) == 1
+    robot.image("three")
+    robot.up()
+    assert robot.sh("cat /etc/marker").out == "three\n"
+    # The third one takes the place of the second.
+    assert len(list((robot.inlay.state / "host/ws").glob("*/roots/*"))) == 2
+
+
+def test_what_is_refused(robot):
+    robot.image()
+    robot.project("run: sleep 3333\nuser: nobody-here")
+    assert robot.up(code=0)
+    robot.wait_for_line("the image has no user 'nobody-here'")
+    robot.inlay("down", cwd=robot.dir)
+    robot.project("run: sleep 3333", image="other")
+    assert "there is no image other for linux/" in robot.up(code=1).err
+    robot.project("run: {}", image="{variant: dev}")
+    assert "needs a name" in robot.up(code=2).err
+
+
+def test_links_of_an_image_lead_nowhere(robot):
+    """The image has a symlink where the workspace goes: it is followed inside the root, never on the host."""
+    outside = robot.root / "outside"
+    outside.mkdir()
+    robot.image()
+    robot.project("build: pwd")
+    manifest = robot.image("linked")
+    tree = robot.inlay.state / "host/images" / manifest / "root"
+    top = str(robot.root).split("/")[1]
+    if (tree / top).is_dir():
+        shutil.rmtree(tree / top)
+    os.symlink(f"../../../../../..{outside}", tree / top)
+    robot.up(code=None)
+    assert list(outside.iterdir()) == []
+    assert not [p for p in mounts_below(outside)]
+
+
+def test_a_terminal(robot):
+    robot.image()
+    robot.project("build: pwd")
+    robot.up()
+    master, slave = pty.openpty()
+    p = subprocess.Popen([INLAY, "shell", robot.ws], env=robot.inlay.env, stdin=slave, stdout=slave,
+                         stderr=slave, start_new_session=True)
+    os.close(slave)
+    os.write(master, b"tty; id -u; pwd; exit 5\r")
+    said = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(master, 4096):
+            said += data
+    os.close(master)
+    assert p.wait(20) == 5
+    assert b"/dev/pts/0" in said and b"1000" in said and os.fsencode(robot.ws) in said
