@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 
 #include "inlay/container.h"
+#include "inlay/imagetree.h"
 #include "inlay/io.h"
 #include "keep/kernel_mount.h"
 #include "run/inroot.h"
@@ -102,7 +103,9 @@ static int mount_root(struct inlay_workspace *ws, const struct inlay_digest *ima
 {
 	char lower[ROOT_PATH_MAX], upper[ROOT_PATH_MAX], work[ROOT_PATH_MAX], point[ROOT_PATH_MAX],
 		hex[INLAY_DIGEST_HEX];
+	auto_of(inlay_imagetree_close) struct inlay_imagetree tree = {.fd = -1, .root_fd = -1};
 	auto_buf struct inlay_buf options = {0};
+	struct inlay_imagetrees *images;
 	struct stat st;
 
 	inlay_digest_hex(image, hex);
@@ -114,13 +117,18 @@ static int mount_root(struct inlay_workspace *ws, const struct inlay_digest *ima
 		return 0;
 	if (geteuid() != 0)
 		return inlay_error_set(err, -EPERM, "a base image needs root on the host");
-	if (lstat(lower, &st) < 0 || !S_ISDIR(st.st_mode))
+	int r = inlay_host_images(ws->host, &images, err);
+	/* Held until it is the lower side of a mount, so that it does not go meanwhile. */
+	if (r == 0)
+		r = inlay_imagetree_open(images, image, &tree, err);
+	if (r == INLAY_IMAGETREE_MISSING)
 		return inlay_error_set(err, -ENOENT,
 				       "the image %.12s is not on this host; 'inlay image push' "
 				       "brings it",
 				       hex);
 	bool fresh = lstat(upper, &st) < 0;
-	int r = make_dirs(ws, image, err);
+	if (r == 0)
+		r = make_dirs(ws, image, err);
 	if (r == 0 && fresh)
 		r = make_alike(lower, upper, err);
 	add_option(&options, "lowerdir", lower);

@@ -68,15 +68,13 @@ static void fail(struct raising *r, struct site *p, struct inlay_error *err)
 /* ---- children ---- */
 
 /* What they print is for people: it goes to standard error, which is not what --json is about. */
-static int run_child(const struct raising *r, struct child_args *a, const char *what,
-		     struct inlay_error *err)
+static int run_child(struct child_args *a, const char *what, struct inlay_error *err)
 {
 	struct child_fds fds = {.in = 0, .out = 2, .err = 2};
 	int status;
 	pid_t pid;
 	int e = child_spawn(a, &fds, &pid, err);
 
-	(void)r;
 	if (e < 0)
 		return e;
 	while (waitpid(pid, &status, 0) < 0)
@@ -90,13 +88,20 @@ static int run_child(const struct raising *r, struct child_args *a, const char *
 	return e;
 }
 
+static void add_option(struct child_args *a, const char *name, const char *value)
+{
+	if (value) {
+		child_add(a, name);
+		child_add(a, value);
+	}
+}
+
 static void begin_args(const struct raising *r, struct child_args *a, const char *verb)
 {
 	child_add(a, "/proc/self/exe");
 	child_add(a, "image");
 	child_add(a, verb);
-	child_add(a, "--state");
-	child_add(a, r->c->state);
+	add_option(a, "--state", r->up->o->state);
 	if (r->c->verbose < 0)
 		child_add(a, "--quiet");
 }
@@ -166,13 +171,10 @@ static int build(struct raising *r, struct site *p, struct inlay_error *err)
 	child_add(&a, base->name);
 	child_add(&a, "--platform");
 	child_add(&a, inlay_buf_cstr(&platforms));
-	if (base->variant) {
-		child_add(&a, "--variant");
-		child_add(&a, base->variant);
-	}
+	add_option(&a, "--variant", base->variant);
 	child_add(&a, "--");
 	child_add(&a, p->component->build_path);
-	return run_child(r, &a, "building the image", err);
+	return run_child(&a, "building the image", err);
 }
 
 static int build_all(struct raising *r, struct inlay_error *err)
@@ -355,6 +357,15 @@ static void give_root(struct raising *r, struct site *p, bool again)
 		p->image_dir = "/";
 }
 
+static void add_host(struct child_args *a, const struct target *t)
+{
+	auto_buf struct inlay_buf b = {0};
+
+	inlay_buf_printf(&b, "%s%s%s%s", t->port ? "ssh://" : "", t->host ? t->host : "local",
+			 t->port ? ":" : "", t->port ? t->port : "");
+	child_add(a, inlay_buf_cstr(&b));
+}
+
 /* To all hosts that lack it, in one go; their sites are tried again. */
 static void push(struct raising *r, struct up_image *u)
 {
@@ -363,16 +374,11 @@ static void push(struct raising *r, struct up_image *u)
 	struct inlay_error why = {0};
 
 	begin_args(r, &a, "push");
-	if (r->c->rsh) {
-		child_add(&a, "-e");
-		child_add(&a, r->c->rsh);
-	}
-	child_add(&a, "--platform");
-	child_add(&a, u->key.platform);
-	if (*u->key.variant) {
-		child_add(&a, "--variant");
-		child_add(&a, u->key.variant);
-	}
+	add_option(&a, "--rsh", r->up->o->rsh);
+	add_option(&a, "--transport", r->up->o->transport);
+	add_option(&a, "--remote-state", r->c->remote_state);
+	add_option(&a, "--platform", u->key.platform);
+	add_option(&a, "--variant", *u->key.variant ? u->key.variant : NULL);
 	child_add(&a, "--");
 	child_add(&a, u->key.name);
 	for (size_t i = 0; i < all->count; i++) {
@@ -381,17 +387,14 @@ static void push(struct raising *r, struct up_image *u)
 			there = r->sites[k].needs_push && r->sites[k].image == u &&
 				all->list[k].host == all->list[i].host;
 		if (!there)
-			child_add(&a,
-				  all->list[i].target.host ? all->list[i].target.host : "local");
+			add_host(&a, &all->list[i].target);
 	}
-	int e = run_child(r, &a, "pushing the image", &why);
-	for (size_t i = 0; i < all->count; i++) {
-		if (!r->sites[i].needs_push || r->sites[i].image != u)
-			continue;
-		/* Some hosts may have got it. */
-		(void)e;
-		give_root(r, &all->list[i], true);
-	}
+	/* Hosts that did not get it are told about by the child; some may have. */
+	if (run_child(&a, "pushing the image", &why) < 0 && r->c->verbose > 0)
+		(void)common_fail(r->c, &why);
+	for (size_t i = 0; i < all->count; i++)
+		if (r->sites[i].needs_push && r->sites[i].image == u)
+			give_root(r, &all->list[i], true);
 }
 
 /* Leaves out what failed. */

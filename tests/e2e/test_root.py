@@ -45,16 +45,10 @@ class Robot:
         write(self.dir / "nav/hello", "hello\n")
 
     def image(self, marker="one", config=None, name="robot"):
-        """Imports it, and puts its tree where a push leaves it."""
+        """Imports it; `up` brings it to the host."""
         self.versions += 1
         archive = images.oci(self.root / f"archive{self.versions}", config or CONFIG, marker)
-        manifest = self.inlay("image", "import", "--json", "--name", name, archive).json["manifest"]
-        place = self.inlay.state / "host/images" / manifest
-        if not place.exists():
-            self.inlay("image", "import", archive, self.root / f"tree{self.versions}")
-            place.mkdir(parents=True)
-            os.rename(self.root / f"tree{self.versions}", place / "root")
-        return manifest
+        return self.inlay("image", "import", "--json", "--name", name, archive).json["manifest"]
 
     def project(self, nav, image="robot"):
         lines = "".join(f"    {line}\n" for line in nav.splitlines())
@@ -250,6 +244,7 @@ def test_links_of_an_image_lead_nowhere(robot):
     robot.image()
     robot.project("build: pwd")
     manifest = robot.image("linked")
+    robot.inlay("image", "push", "robot", "local")
     tree = robot.inlay.state / "host/images" / manifest / "root"
     top = str(robot.root).split("/")[1]
     if (tree / top).is_dir():
