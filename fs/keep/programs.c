@@ -214,6 +214,8 @@ int inlay_workspace_run(struct inlay_workspace *ws, const void *bytes, size_t le
 	auto_close int dirfd = -1;
 	int r = inlay_run_spec_decode(bytes, len, &spec, err);
 
+	if (r == 0)
+		r = inlay_run_check_devices(&spec, err);
 	if (r < 0)
 		return r;
 	scope_lock(&ws->programs);

@@ -494,6 +494,13 @@ static int check_commit(struct inlay_workspace *ws, const struct inlay_commit *c
 	return missing->count > 0 ? INLAY_HOST_INCOMPLETE : 0;
 }
 
+int inlay_workspace_try(struct inlay_workspace *ws, const struct inlay_commit *commit,
+			struct inlay_idset *missing, struct inlay_error *err)
+{
+	scope_lock(&ws->change);
+	return check_commit(ws, commit, missing, err);
+}
+
 static bool same_as_live(struct inlay_workspace *ws, const struct inlay_commit *commit)
 {
 	scope_lock(&ws->lock);

@@ -51,6 +51,7 @@ void inlay_run_spec_encode(const struct inlay_run_spec *spec, struct inlay_buf *
 	inlay_buf_string(b, spec->dir ? spec->dir : "", spec->dir ? strlen(spec->dir) : 0);
 	speclist_put(b, spec->argv);
 	speclist_put(b, spec->env);
+	speclist_put(b, spec->devices);
 	if (!b->failed)
 		inlay_buf_u64(b, inlay_xxh3(b->data + start, b->len - start));
 }
@@ -97,6 +98,9 @@ bool speclist_are_vars(char *const *list)
 
 static bool plausible(const struct inlay_run_spec *s)
 {
+	for (char **d = s->devices; *d; d++)
+		if (**d != '/')
+			return false;
 	return s->argv[0] && *s->argv[0] && speclist_are_vars(s->env) &&
 	       s->restart <= INLAY_RUN_NEVER && s->stop_signal > 0 && s->stop_signal < NSIG &&
 	       s->stop_timeout_ns >= 0 && s->stop_timeout_ns <= STOP_TIMEOUT_MAX_S * 1000000000ll;
@@ -130,6 +134,8 @@ int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *
 	int r = speclist_get(&c, &s.argv, err);
 	if (r == 0)
 		r = speclist_get(&c, &s.env, err);
+	if (r == 0)
+		r = speclist_get(&c, &s.devices, err);
 	uint64_t sum = inlay_cursor_u64(&c);
 	if (r == 0 && (!inlay_cursor_done(&c) || !s.dir || sum != inlay_xxh3(bytes, len - 8) ||
 		       !plausible(&s)))
@@ -152,6 +158,7 @@ void inlay_run_spec_fini(struct inlay_run_spec *spec)
 {
 	inlay_run_strings_free(spec->argv);
 	inlay_run_strings_free(spec->env);
+	inlay_run_strings_free(spec->devices);
 	free(spec->dir);
 	*spec = (struct inlay_run_spec){0};
 }

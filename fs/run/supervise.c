@@ -230,7 +230,9 @@ static void start(struct supervisor *s)
 	}
 	s->out[0] = out[0];
 	s->out[1] = errors[0];
-	r = open_box(s, &err);
+	r = inlay_run_check_devices(&s->spec, &err);
+	if (r == 0)
+		r = open_box(s, &err);
 	if (r == 0)
 		r = in_box(s) ? start_in_box(s, out[1], errors[1], &pid, &err)
 			      : start_outside(s, out[1], errors[1], &pid, &err);

@@ -119,6 +119,10 @@ struct inlay_commit {
 	const char *origin;   /* at most INLAY_ORIGIN_MAX bytes */
 };
 
+/* Whether the commit could be carried out now, as inlay_workspace_commit would say; nothing changes. */
+int inlay_workspace_try(struct inlay_workspace *ws, const struct inlay_commit *commit,
+			struct inlay_idset *missing, struct inlay_error *err) inlay_must_check;
+
 /*
  * Makes a new generation live: checks that everything its tree needs is in the store (cost follows the
  * difference to the live one), shows it in the mount, and returns when the last process sees it. Becoming

@@ -47,7 +47,8 @@ struct inlay_run_spec {
 	char name[INLAY_RUN_NAME_MAX + 1];
 	char **argv; /* NULL-terminated; argv[0] is searched in PATH; owned with what it points to */
 	char **env;  /* NULL-terminated "NAME=value", added to the keeper's environment */
-	char *dir;   /* relative to the workspace's path, or absolute; "" = the workspace itself */
+	char **devices; /* paths that it cannot do without: looked at before each start */
+	char *dir; /* relative to the workspace's path, or absolute; "" = the workspace itself */
 	int stop_signal;
 	int64_t stop_timeout_ns; /* from the signal to SIGKILL */
 	enum inlay_run_restart restart;
@@ -66,6 +67,10 @@ INLAY_DEFINE_FINI(struct inlay_run_spec, inlay_run_spec_fini)
 /* A list of texts that ends with NULL; accepts NULL. */
 void inlay_run_strings_free(char **list);
 INLAY_DEFINE_CLEANUP(char *, inlay_run_strings_free)
+
+/* -ENODEV, -EACCES with the cure, when one of its devices is not there, or not for this user. */
+int inlay_run_check_devices(const struct inlay_run_spec *spec, struct inlay_error *err)
+	inlay_must_check;
 
 /* "TERM", "SIGTERM", "15". -EINVAL. */
 int inlay_run_parse_signal(const char *text, int *ret, struct inlay_error *err) inlay_must_check;

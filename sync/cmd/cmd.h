@@ -30,7 +30,8 @@ struct common {
 	const char *rsh;          /* -e, INLAY_SSH */
 	const char *transport;    /* --transport, INLAY_TRANSPORT */
 	enum transport_kind transport_kind;
-	unsigned hosts; /* that this run is about; for the transport */
+	unsigned hosts;     /* that this run is about; for the transport */
+	int64_t connect_ns; /* the time to reach a host; 0 = the default */
 	struct inlay_buf state_buf, host_state_buf;
 };
 
@@ -40,14 +41,16 @@ enum common_option {
 	OPT_STATE,
 	OPT_REMOTE_STATE,
 	OPT_TRANSPORT,
-	OPT_HOST_COUNT, /* not for people: of how many hosts a sync of components is one */
-	OPT_FIRST_OWN,  /* commands number their long options from here */
+	OPT_CONNECT_TIMEOUT, /* not for people: what a project says */
+	OPT_HOST_COUNT,      /* not for people: of how many hosts a sync of components is one */
+	OPT_FIRST_OWN,       /* commands number their long options from here */
 };
 #define COMMON_OPTIONS                                                                        \
 	{"json", no_argument, NULL, OPT_JSON}, {"state", required_argument, NULL, OPT_STATE}, \
 		{"remote-state", required_argument, NULL, OPT_REMOTE_STATE},                  \
 		{"transport", required_argument, NULL, OPT_TRANSPORT},                        \
 		{"host-count", required_argument, NULL, OPT_HOST_COUNT},                      \
+		{"connect-timeout", required_argument, NULL, OPT_CONNECT_TIMEOUT},            \
 		{"rsh", required_argument, NULL, 'e'}, {"verbose", no_argument, NULL, 'v'},   \
 		{"quiet", no_argument, NULL, 'q'},                                            \
 	{                                                                                     \

@@ -34,6 +34,8 @@ bool common_take(struct common *c, int option)
 			return false;
 		c->hosts = (unsigned)hosts;
 		return true;
+	case OPT_CONNECT_TIMEOUT:
+		return inlay_parse_duration(optarg, &c->connect_ns, NULL) == 0;
 	case OPT_TRANSPORT:
 		c->transport = optarg;
 		return true;
@@ -103,6 +105,7 @@ struct transport_options common_transport(const struct common *c, const struct t
 {
 	return (struct transport_options){.kind = c->transport_kind,
 					  .hosts = c->hosts,
+					  .connect_ns = c->connect_ns,
 					  .host = t->host,
 					  .port = t->port,
 					  .ssh = c->rsh,

@@ -7,6 +7,7 @@
 #include "cmd/livestatus.h"
 #include "cmd/print.h"
 #include "cmd/setup.h"
+#include "cmd/steps.h"
 #include "inlay/cleanup.h"
 #include "inlay/text.h"
 #include "session/source.h"
@@ -63,6 +64,50 @@ static void put_written(struct inlay_buf *b, const struct message_status *m)
 		put_text(b, at ? "" : "redirected", message_text_of(redirects.bytes + at));
 }
 
+/* How each hook ended last. */
+static void put_hooks(struct inlay_buf *b, const struct message_status *m)
+{
+	struct message_text rest = m->hooks, one;
+	const char *label = "hooks";
+
+	while (message_next_text(&rest, &one)) {
+		struct message_outcome h;
+		if (message_decode_outcome(one.bytes, one.len, &h, NULL) < 0)
+			return;
+		inlay_buf_printf(b, "  %-11s ", label);
+		inlay_text_escape(b, h.name.bytes, h.name.len);
+		inlay_buf_printf(b, ": ");
+		steps_put_result(b, h.status, h.timed_out);
+		inlay_buf_printf(b, ", ");
+		inlay_text_duration(b, (int64_t)h.took_ns);
+		if (h.generation)
+			inlay_buf_printf(b, ", generation %llu", (unsigned long long)h.generation);
+		inlay_buf_printf(b, ", ");
+		print_local_time(b, h.time_ns);
+		inlay_buf_u8(b, '\n');
+		label = "";
+	}
+}
+
+static json_t *hooks_json(const struct message_status *m)
+{
+	struct message_text rest = m->hooks, one;
+	json_t *list = json_array();
+
+	while (message_next_text(&rest, &one)) {
+		struct message_outcome h;
+		if (message_decode_outcome(one.bytes, one.len, &h, NULL) < 0)
+			break;
+		json_t *j = json_pack(
+			"{s:o, s:o, s:o, s:I}", "hook", print_json_name(h.name.bytes, h.name.len),
+			"time", print_json_time(h.time_ns), "took_ms",
+			print_json_ms((int64_t)h.took_ns), "generation", (json_int_t)h.generation);
+		steps_fill_result(j, h.status, h.timed_out);
+		(void)json_array_append_new(list, j);
+	}
+	return list;
+}
+
 static void print_row(const struct message_status *m)
 {
 	struct inlay_buf b = {0};
@@ -91,6 +136,7 @@ static void print_row(const struct message_status *m)
 	inlay_buf_u8(&b, '\n');
 	put_text(&b, "", m->mount_text);
 	put_written(&b, m);
+	put_hooks(&b, m);
 	if (m->durable_failed)
 		put_text(&b, "disk", m->durable_text);
 	if (m->damaged)
@@ -136,6 +182,7 @@ static void print_row_json(const char *dst, const struct message_status *m)
 			     names(m->config.redirects), "upper_entries",
 			     (json_int_t)m->upper_entries, "shadowed", (json_int_t)m->shadowed,
 			     "shadowed_paths", names(m->shadowed_paths)));
+	(void)json_object_set_new(j, "hooks", hooks_json(m));
 	if (m->mount_text.len)
 		(void)json_object_set_new(j, "mount_text",
 					  print_json_name(m->mount_text.bytes, m->mount_text.len));

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cmd/print.h"
 #include "cmd/project.h"
+#include "cmd/steps.h"
 #include "cmd/upimage.h"
 #include "inlay/cleanup.h"
 #include "inlay/host.h"
@@ -73,8 +73,7 @@ struct options {
 	struct up *up;
 	struct shown *shown; /* NULL = no footer */
 	size_t footer;       /* lines of it on the screen */
-	struct inlay_buf rest[2];
-	const struct site *rest_of;
+	struct steps_lines lines;
 };
 
 static struct transport_options reach(void *ctx, const struct target *t)
@@ -186,14 +185,12 @@ static void draw_footer(struct options *o)
 	(void)fflush(stdout);
 }
 
-static void begin_line(struct options *o, struct inlay_buf *b, const char *host,
-		       const char *component)
+static void begin_line(struct inlay_buf *b, const char *host, const char *component)
 {
 	time_t now = (time_t)(inlay_now_ns() / 1000000000);
 	struct tm tm;
 	char clock[16] = "";
 
-	(void)o;
 	if (localtime_r(&now, &tm))
 		(void)strftime(clock, sizeof clock, "%H:%M:%S", &tm);
 	inlay_buf_printf(b, "%s %s%s%s", clock, host ? host : "", host ? " " : "", component);
@@ -221,52 +218,28 @@ static void set_state(struct options *o, const struct site *p, const char *fmt, 
 	va_end(ap);
 }
 
-static void put_duration(struct inlay_buf *b, int64_t ns)
+struct output {
+	struct options *o;
+	const struct up_event *e;
+};
+
+static void put_output_line(void *ctx, const struct inlay_buf *text)
 {
-	inlay_buf_printf(b, ", ");
-	inlay_text_duration(b, ns);
+	const struct output *p = ctx;
+	struct inlay_buf b = {0};
+
+	begin_line(&b, p->e->host, p->e->component);
+	inlay_buf_printf(&b, " | ");
+	inlay_buf_add(&b, text->data, text->len);
+	put_line(p->o, &b);
 }
 
-static void put_end(struct inlay_buf *b, const struct site_event *e)
+/* Whole lines of what a hook writes, `host component | text`. */
+static void put_output(struct options *o, const struct up_event *e)
 {
-	if (e->ok)
-		inlay_buf_printf(b, "ok");
-	else if (e->timed_out)
-		inlay_buf_printf(b, "did not end in time");
-	else if (WIFSIGNALED(e->status))
-		inlay_buf_printf(b, "ended by SIG%s", sigabbrev_np(WTERMSIG(e->status)));
-	else
-		inlay_buf_printf(b, "failed with %d", WEXITSTATUS(e->status));
-	put_duration(b, e->took_ns);
-	if (e->cut)
-		inlay_buf_printf(b, " (some of its output was left out)");
-}
+	struct output p = {o, e};
 
-/* Whole lines of what a hook writes, `host component | text`; an end without a newline waits for it. */
-static void put_output(struct options *o, const struct up_event *e, const char *text, size_t len,
-		       bool last)
-{
-	struct inlay_buf *rest = &o->rest[e->step->errors];
-	const char *at = text, *end = text + len;
-
-	if (o->rest_of != e->step->site) {
-		inlay_buf_clear(&o->rest[0]);
-		inlay_buf_clear(&o->rest[1]);
-		o->rest_of = e->step->site;
-	}
-	while (at < end || (last && rest->len)) {
-		const char *newline = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
-		struct inlay_buf b = {0};
-		inlay_buf_add(rest, at, (size_t)((newline ? newline : end) - at));
-		at = newline ? newline + 1 : end;
-		if (!newline && !last)
-			break;
-		begin_line(o, &b, e->host, e->component);
-		inlay_buf_printf(&b, " | ");
-		inlay_text_escape(&b, rest->data, rest->len);
-		inlay_buf_clear(rest);
-		put_line(o, &b);
-	}
+	steps_lines_add(&o->lines, e->step->site, e->step, put_output_line, &p);
 }
 
 /* ---- JSON ---- */
@@ -283,39 +256,14 @@ static json_t *json_event(const char *event, const struct up_event *e)
 	return j;
 }
 
-static void step_json(const struct up_event *e)
-{
-	static const char *const names[] = {"hook-begin", "hook-output", "hook-end", "up",
-					    "failed"};
-	const struct site_event *s = e->step;
-	json_t *j = json_event(names[s->kind], e);
-
-	if (s->step)
-		(void)json_object_set_new(j, "step", json_string(s->step));
-	if (s->text)
-		(void)json_object_set_new(j, "text", print_json_name(s->text, s->len));
-	if (s->kind == SITE_TEXT)
-		(void)json_object_set_new(j, "stream",
-					  json_string(s->errors ? "stderr" : "stdout"));
-	if (s->kind == SITE_END)
-		(void)json_object_update_new(j, json_pack("{s:b, s:b, s:i, s:o}", "ok", s->ok,
-							  "timed_out", s->timed_out, "exit",
-							  WIFEXITED(s->status)
-								  ? WEXITSTATUS(s->status)
-								  : 128 + WTERMSIG(s->status),
-							  "took_ms", print_json_ms(s->took_ns)));
-	print_json(j);
-}
-
 static void event_json(const struct up_event *e)
 {
 	static const char *const names[] = {"", "visible", "state", "note", "ready"};
+	json_t *j = json_event(
+		e->kind == UP_SITE ? steps_event_name(e->step->kind) : names[e->kind], e);
 
-	if (e->kind == UP_SITE) {
-		step_json(e);
-		return;
-	}
-	json_t *j = json_event(names[e->kind], e);
+	if (e->kind == UP_SITE)
+		steps_fill_json(j, e->step);
 	if (e->told)
 		(void)json_object_update_missing(j, (json_t *)e->told);
 	print_json(j);
@@ -328,12 +276,10 @@ static void step_text(struct options *o, const struct up_event *e)
 	const struct site_event *s = e->step;
 	struct inlay_buf b = {0};
 
-	if (s->kind == SITE_TEXT) {
-		put_output(o, e, s->text, s->len, false);
+	if (s->kind == SITE_TEXT || s->kind == SITE_END)
+		put_output(o, e);
+	if (s->kind == SITE_TEXT)
 		return;
-	}
-	if (s->kind == SITE_END)
-		put_output(o, e, "", 0, true);
 	if (s->kind == SITE_BEGIN) {
 		set_state(o, s->site, "%s ...", s->step);
 		if (o->shown)
@@ -341,14 +287,14 @@ static void step_text(struct options *o, const struct up_event *e)
 		if (o->common.verbose <= 0)
 			return;
 	}
-	begin_line(o, &b, e->host, e->component);
+	begin_line(&b, e->host, e->component);
 	switch (s->kind) {
 	case SITE_BEGIN:
 		inlay_buf_printf(&b, ": %s", s->step);
 		break;
 	case SITE_END:
 		inlay_buf_printf(&b, ": %s ", s->step);
-		put_end(&b, s);
+		steps_put_end(&b, s);
 		set_state(o, s->site, "%s %s", s->step, s->ok ? "ok" : "FAILED");
 		break;
 	case SITE_UP:
@@ -374,7 +320,7 @@ static void visible_text(struct options *o, const struct up_event *e)
 	double ms = json_number_value(json_object_get(j, "visible_ms"));
 	struct inlay_buf b = {0};
 
-	begin_line(o, &b, e->host, e->component);
+	begin_line(&b, e->host, e->component);
 	inlay_buf_printf(&b, ": generation %lld: ", (long long)int_of(j, "generation"));
 	if (json_is_true(json_object_get(j, "changed")))
 		inlay_buf_printf(&b, "%lld added, %lld changed, %lld removed",
@@ -395,7 +341,7 @@ static void told_text(struct options *o, const struct up_event *e)
 
 	if (!why)
 		return;
-	begin_line(o, &b, e->host, e->component);
+	begin_line(&b, e->host, e->component);
 	inlay_buf_printf(&b, ": ");
 	inlay_text_escape(&b, why, strlen(why));
 	put_line(o, &b);
@@ -425,7 +371,7 @@ static void on_event(void *ctx, const struct up_event *e)
 		told_text(o, e);
 		break;
 	case UP_READY:
-		begin_line(o, &b, NULL,
+		begin_line(&b, NULL,
 			   o->once ? "all is done" : "all is up; watching, Ctrl-C ends it");
 		put_line(o, &b);
 		break;
@@ -448,8 +394,7 @@ static int finish_up(struct options *o, size_t failed, size_t count)
 {
 	clear_footer(o);
 	free(o->shown);
-	inlay_buf_fini(&o->rest[0]);
-	inlay_buf_fini(&o->rest[1]);
+	steps_lines_fini(&o->lines);
 	return failed == 0       ? INLAY_EXIT_OK
 	       : failed == count ? INLAY_EXIT_FAILURE
 				 : INLAY_EXIT_SOME_HOSTS;

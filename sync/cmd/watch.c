@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include "cmd/pair.h"
 #include "cmd/patterns.h"
 #include "cmd/print.h"
+#include "cmd/setup.h"
+#include "cmd/steps.h"
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
@@ -39,7 +42,7 @@ static const char help[] =
 	"      --no-delete        keep on DST what SRC does not have\n"
 	"      --force            go on where a safety halt would stop, the first time\n"
 	"      --no-mount         do not mount DST      --no-boot  do not mount it again after a "
-	"reboot\n"
+	"reboot\n" SETUP_HELP
 	"      --bwlimit RATE     bytes a second, at most (KiB without a unit)\n" COMMON_HELP;
 
 enum {
@@ -59,13 +62,22 @@ enum {
 	OPT_BOOT,
 	OPT_BWLIMIT,
 	OPT_LEVEL,
+	/* not for people: how `inlay up` hands on what a project says */
+	OPT_BEFORE_FD,
+	OPT_BEFORE_TIME,
+	OPT_PATIENCE,
 };
+
+enum { BEFORE_MAX = INLAY_MESSAGE_TEXT_MAX };
 
 struct options {
 	struct common common;
 	struct push_options push;
 	struct inlay_scan_options scan;
 	struct patterns patterns;
+	struct setup setup;
+	struct inlay_buf before;
+	struct steps_lines lines;
 	struct live_options live;
 	bool detach, list, stop, boot, no_boot, own_state;
 	uint64_t bwlimit;
@@ -94,6 +106,10 @@ static const struct option table[] = {
 	{"boot", no_argument, NULL, OPT_BOOT},
 	{"bwlimit", required_argument, NULL, OPT_BWLIMIT},
 	{"compress-level", required_argument, NULL, OPT_LEVEL},
+	{"before-fd", required_argument, NULL, OPT_BEFORE_FD},
+	{"before-time", required_argument, NULL, OPT_BEFORE_TIME},
+	{"patience", required_argument, NULL, OPT_PATIENCE},
+	SETUP_OPTIONS,
 	{0},
 };
 
@@ -127,12 +143,32 @@ static bool take_flag(struct options *o, int c)
 	return false;
 }
 
+/* What is to run before a change set is shown comes as the bytes of an order. */
+static int take_before(struct options *o, struct inlay_error *err)
+{
+	uint64_t fd;
+	int r = inlay_parse_u64(optarg, &fd, err);
+
+	if (r < 0 || fd > INT_MAX)
+		return inlay_error_set(err, -EINVAL, "--before-fd takes a descriptor");
+	auto_close int own = (int)fd;
+	uint8_t *room = inlay_buf_reserve(&o->before, BEFORE_MAX);
+	if (!room)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	r = inlay_read_full(own, room, BEFORE_MAX, &o->before.len, "an order", err);
+	o->push.before = (struct message_text){(const char *)o->before.data, o->before.len};
+	return r;
+}
+
 static int take(struct options *o, int c, struct inlay_error *err)
 {
+	const char *why = NULL;
 	uint64_t n;
 
 	if (take_flag(o, c))
 		return 0;
+	if (setup_take(&o->setup, c, optarg, &why))
+		return why ? inlay_error_set(err, -EINVAL, "%s", why) : 0;
 	switch (c) {
 	case OPT_SETTLE:
 		return inlay_parse_duration(optarg, &o->live.settle_ns, err);
@@ -147,6 +183,12 @@ static int take(struct options *o, int c, struct inlay_error *err)
 	case OPT_INCLUDE:
 	case OPT_EXCLUDE_FROM:
 		return take_pattern(o, c, err);
+	case OPT_BEFORE_FD:
+		return take_before(o, err);
+	case OPT_BEFORE_TIME:
+		return inlay_parse_duration(optarg, &o->push.before_ns, err);
+	case OPT_PATIENCE:
+		return inlay_parse_duration(optarg, &o->push.patience_ns, err);
 	case OPT_BWLIMIT:
 		return pair_parse_rate(optarg, &o->bwlimit, err);
 	case OPT_LEVEL:
@@ -290,6 +332,50 @@ static void state(void *ctx, const struct peer *p, const struct peer_status *s)
 	      s->why);
 }
 
+struct output {
+	struct options *o;
+	const char *target;
+};
+
+static void put_hook_line(void *ctx, const struct inlay_buf *text)
+{
+	const struct output *p = ctx;
+	struct inlay_buf b = {0};
+
+	begin_line(p->o, &b);
+	inlay_text_escape(&b, p->target, strlen(p->target));
+	inlay_buf_printf(&b, " before | ");
+	inlay_buf_add(&b, text->data, text->len);
+	print_line(&b);
+}
+
+static void hook(void *ctx, const struct peer *p, const struct message_hook *m)
+{
+	struct options *o = ctx;
+	const char *target = peer_target(p);
+	struct output output = {o, target};
+	struct inlay_buf b = {0};
+	struct site_event e;
+
+	if (!site_event_of(m, "before", &e))
+		return;
+	if (o->common.json) {
+		json_t *j = json_event(steps_event_name(e.kind));
+		(void)json_object_set_new(j, "target", print_json_name(target, strlen(target)));
+		steps_fill_json(j, &e);
+		put_json(o, j);
+		return;
+	}
+	steps_lines_add(&o->lines, p, &e, put_hook_line, &output);
+	if (e.kind != SITE_END)
+		return;
+	begin_line(o, &b);
+	inlay_text_escape(&b, target, strlen(target));
+	inlay_buf_printf(&b, ": before ");
+	steps_put_end(&b, &e);
+	print_line(&b);
+}
+
 static void note(void *ctx, const char *text)
 {
 	struct options *o = ctx;
@@ -311,7 +397,7 @@ static void note(void *ctx, const char *text)
 static int watch_source(struct options *o, struct source *s, struct inlay_error *err)
 {
 	const struct live_events events = {
-		.visible = visible, .state = state, .note = note, .ctx = o};
+		.visible = visible, .state = state, .hook = hook, .note = note, .ctx = o};
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < o->live.target_count; i++)
@@ -336,6 +422,7 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 	int r = targets && peers ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
 
 	patterns_use(&o->patterns, &o->scan.ignore);
+	o->push.config = setup_finish(&o->setup);
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		r = target_parse(dst[i], &targets[i], &err);
 		o->common.hosts += r == 0 && targets[i].host;
@@ -480,6 +567,9 @@ int cmd_watch(int argc, char **argv)
 	int code = parse_and_run(&o, argc, argv);
 
 	patterns_fini(&o.patterns);
+	setup_fini(&o.setup);
+	steps_lines_fini(&o.lines);
+	inlay_buf_fini(&o.before);
 	common_fini(&o.common);
 	return code;
 }

@@ -54,6 +54,19 @@ struct config_image {
 	const char *variant; /* NULL = none */
 };
 
+/* What was made there comes here. */
+struct config_back {
+	struct config_head head;
+	struct config_texts match; /* gitignore patterns of paths in the component there */
+	const char *to; /* the folder, relative to the project; `{host}` in it is the host's name */
+};
+
+/* How long each operation may take; 0 = not given. */
+struct config_timeouts {
+	struct config_head head;
+	int64_t connect_ns, push_ns, before_ns, build_ns, run_ns, reload_ns;
+};
+
 /* ---- components ---- */
 
 struct config_component {
@@ -65,14 +78,18 @@ struct config_component {
 	struct config_texts ignore; /* patterns as in .gitignore */
 	int gitignore; /* enum config_switch: .gitignore files count; yes unless told otherwise */
 	struct config_texts env;
-	struct config_texts needs; /* components that come first */
-	struct config_hook build, after;
+	struct config_texts needs;    /* components that come first */
+	struct config_texts devices;  /* host paths that its program needs */
+	struct config_texts redirect; /* directories there that are plain local storage */
+	struct config_hook before, build, after;
 	struct config_program run;
 	struct config_image image;      /* of the project, when the component names none */
 	unsigned runtime;               /* 1 + enum inlay_runtime; 0 = not given */
 	const char *user;               /* in the image; NULL = as the image says */
 	struct config_texts entrypoint; /* items NULL: as the image says */
-	struct config_objects reload;   /* struct config_reload */
+	struct config_objects back;      /* struct config_back */
+	struct config_timeouts timeouts; /* its own, else the project's */
+	struct config_objects reload; /* struct config_reload */
 	/* found by config_load */
 	char *source_path;               /* absolute */
 	const struct config_image *base; /* NULL = none */
@@ -109,6 +126,7 @@ struct config {
 	struct config_objects components; /* struct config_component, in the order of the file */
 	struct config_watch watch;
 	struct config_image image; /* of components that name none */
+	struct config_timeouts timeouts;
 	uint64_t bwlimit;          /* bytes a second, 0 = none */
 	/* found by config_load */
 	char *path; /* of inlay.yaml, absolute */

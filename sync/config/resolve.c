@@ -327,6 +327,68 @@ static void check_reload(struct resolve *r, const struct config_component *c)
 	}
 }
 
+static void inherit(int64_t *own, int64_t from)
+{
+	if (*own == 0)
+		*own = from;
+}
+
+static void inherit_timeouts(struct config_timeouts *own, const struct config_timeouts *from)
+{
+	inherit(&own->connect_ns, from->connect_ns);
+	inherit(&own->push_ns, from->push_ns);
+	inherit(&own->before_ns, from->before_ns);
+	inherit(&own->build_ns, from->build_ns);
+	inherit(&own->run_ns, from->run_ns);
+	inherit(&own->reload_ns, from->reload_ns);
+}
+
+/* "a/../b" and "/a" lead out of a folder; so does an empty path out of one that must be inside. */
+static bool leads_out(const char *path)
+{
+	if (!*path || *path == '/')
+		return true;
+	for (const char *at = path; at; at = strchr(at, '/')) {
+		at += *at == '/';
+		if (strncmp(at, "..", 2) == 0 && (!at[2] || at[2] == '/'))
+			return true;
+	}
+	return false;
+}
+
+static void check_places(struct resolve *r, const struct config_component *c)
+{
+	const struct config_back *back = c->back.items;
+
+	for (size_t i = 0; i < c->back.count; i++) {
+		const struct yaml_node *at = back[i].head.at;
+		if (!back[i].to)
+			continue;
+		if (leads_out(back[i].to))
+			config_problem(&r->set->problems, at,
+				       "'to' is a folder inside the project, not '%s'", back[i].to);
+		else if (c->host_count > 1 && !strstr(back[i].to, "{host}"))
+			config_problem(&r->set->problems, at,
+				       "'%s' is on %zu hosts, whose files would overwrite each "
+				       "other: put {host} into '%s'",
+				       c->head.name, c->host_count, back[i].to);
+	}
+	for (size_t i = 0; i < c->devices.count; i++)
+		if (c->devices.items[i][0] != '/')
+			config_problem(&r->set->problems, c->head.at,
+				       "the device '%s' is not an absolute path like /dev/video0",
+				       c->devices.items[i]);
+	if (c->devices.count && !c->run.head.at)
+		config_problem(&r->set->problems, c->head.at,
+			       "'%s' has devices and no program that needs them: 'run' is missing",
+			       c->head.name);
+	for (size_t i = 0; i < c->redirect.count; i++)
+		if (leads_out(c->redirect.items[i]))
+			config_problem(&r->set->problems, c->head.at,
+				       "'%s' is no directory inside '%s' to redirect",
+				       c->redirect.items[i], c->head.name);
+}
+
 /* A path in the project. NULL when memory is out. */
 static char *in_project(struct resolve *r, const char *path)
 {
@@ -390,8 +452,12 @@ static int resolve_component(struct resolve *r, struct config_component *c, stru
 	}
 	check_signal(r, c->run.head.at, c->run.stop_signal);
 	check_reload(r, c);
+	inherit_timeouts(&c->timeouts, &r->set->config->timeouts);
 	int e = resolve_image(r, c, err);
-	return e < 0 ? e : resolve_hosts(r, c, err);
+	if (e == 0)
+		e = resolve_hosts(r, c, err);
+	check_places(r, c);
+	return e;
 }
 
 int config_resolve(struct config_set *set, struct inlay_error *err)

@@ -57,7 +57,30 @@ static const struct field image_fields[] = {
 /* As enum inlay_runtime, behind host, which is 0 there. */
 static const char *const runtime_choices[] = {"host", "auto", "runc", "podman", NULL};
 
-#define HOOK OBJECT(hook_fields, config_hook), .short_form = "run"
+static const struct field back_fields[] = {
+	{KEY(config_back, "match", FIELD_TEXTS, match,
+	     "patterns as in .gitignore of what was written there"),
+	 .required = true},
+	{KEY(config_back, "to", FIELD_TEXT, to,
+	     "the folder here, relative to the project; {host} in it is the host's name"),
+	 .required = true},
+	{0},
+};
+
+static const struct field timeout_fields[] = {
+	{KEY(config_timeouts, "connect", FIELD_DURATION, connect_ns, "to reach a host (20s)")},
+	{KEY(config_timeouts, "push", FIELD_DURATION, push_ns,
+	     "between two answers of a host while a change set is sent (2m)")},
+	{KEY(config_timeouts, "before", FIELD_DURATION, before_ns, "for 'before' (30s)")},
+	{KEY(config_timeouts, "build", FIELD_DURATION, build_ns, "for 'build' and 'after' (1h)")},
+	{KEY(config_timeouts, "run", FIELD_DURATION, run_ns,
+	     "until the program is started or restarted (1m)")},
+	{KEY(config_timeouts, "reload", FIELD_DURATION, reload_ns, "for each of 'reload' (2m)")},
+	{0},
+};
+
+#define TIMEOUTS OBJECT(timeout_fields, config_timeouts)
+#define HOOK     OBJECT(hook_fields, config_hook), .short_form = "run"
 
 static const struct field component_fields[] = {
 	{KEY(config_component, "source", FIELD_TEXT, source,
@@ -83,7 +106,14 @@ static const struct field component_fields[] = {
 	     "who it runs as in its image (as that says)")},
 	{KEY(config_component, "entrypoint", FIELD_TEXTS, entrypoint,
 	     "what stands in front of each command in its image (as that says)")},
+	{KEY(config_component, "devices", FIELD_TEXTS, devices,
+	     "devices of the host that its program needs")},
+	{KEY(config_component, "redirect", FIELD_TEXTS, redirect,
+	     "directories there that are plain local storage")},
 	{KEY(config_component, "needs", FIELD_TEXTS, needs, "components that come first")},
+	{KEY(config_component, "before", FIELD_OBJECT, before,
+	     "run there before a change set is shown; when it fails, nothing is shown"),
+	 HOOK},
 	{KEY(config_component, "build", FIELD_OBJECT, build,
 	     "run when the sources are there, or changed"),
 	 HOOK},
@@ -93,6 +123,12 @@ static const struct field component_fields[] = {
 	 OBJECT(reload_fields, config_reload)},
 	{KEY(config_component, "after", FIELD_OBJECT, after, "run when all the rest is done"),
 	 HOOK},
+	{KEY(config_component, "back", FIELD_LIST, back,
+	     "what is brought here after a build, or by 'inlay pull'"),
+	 OBJECT(back_fields, config_back)},
+	{KEY(config_component, "timeouts", FIELD_OBJECT, timeouts,
+	     "how long each operation may take, for this component"),
+	 TIMEOUTS},
 	{0},
 };
 
@@ -116,6 +152,8 @@ const struct field config_project_fields[] = {
 	 IMAGE},
 	{KEY(config, "watch", FIELD_OBJECT, watch, "when a burst of changes is a change set"),
 	 OBJECT(watch_fields, config_watch)},
+	{KEY(config, "timeouts", FIELD_OBJECT, timeouts, "how long each operation may take"),
+	 TIMEOUTS},
 	{KEY(config, "bwlimit", FIELD_SIZE, bwlimit, "bytes a second to each host")},
 	{0},
 };

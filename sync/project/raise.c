@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -18,6 +19,7 @@
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
+#include "project/orders.h"
 
 enum {
 	ARGS_MAX = 4096,
@@ -135,7 +137,8 @@ struct child {
 
 struct args {
 	const char *list[ARGS_MAX];
-	size_t count;
+	size_t count, text_count;
+	char texts[8][32]; /* numbers among them */
 };
 
 static void add(struct args *a, const char *text)
@@ -152,28 +155,26 @@ static void add_option(struct args *a, const char *name, const char *value)
 	}
 }
 
-/* `texts` keeps what the arguments point to. */
-static void add_times(struct args *a, const struct config *c, char texts[3][64])
+static void add_number(struct args *a, const char *name, uint64_t n, const char *unit)
 {
-	if (c->watch.settle_ns) {
-		(void)snprintf(texts[0], 64, "%lldms", (long long)(c->watch.settle_ns / 1000000));
-		add_option(a, "--settle", texts[0]);
-	}
-	if (c->watch.max_delay_ns) {
-		(void)snprintf(texts[1], 64, "%lldms",
-			       (long long)(c->watch.max_delay_ns / 1000000));
-		add_option(a, "--max-delay", texts[1]);
-	}
-	if (c->bwlimit) {
-		(void)snprintf(texts[2], 64, "%lluk",
-			       (unsigned long long)(c->bwlimit + 1023) / 1024);
-		add_option(a, "--bwlimit", texts[2]);
-	}
+	char *text = a->texts[a->text_count++];
+
+	(void)snprintf(text, sizeof a->texts[0], "%llu%s", (unsigned long long)n, unit);
+	add_option(a, name, text);
 }
 
-static void child_args(const struct up *up, const struct config_component *c, struct args *a,
-		       char texts[3][64])
+static void add_duration(struct args *a, const char *name, int64_t ns)
 {
+	if (ns)
+		add_number(a, name, ((uint64_t)ns + 999999) / 1000000, "ms");
+}
+
+/* `before_fd` has the order of what runs before a change set is shown; -1 = nothing. */
+static void child_args(const struct up *up, const struct config_component *c, int before_fd,
+		       struct args *a)
+{
+	const struct config *project = up->o->set->config;
+
 	add(a, "inlay");
 	add(a, "watch");
 	add(a, "--json");
@@ -186,7 +187,20 @@ static void child_args(const struct up *up, const struct config_component *c, st
 		add(a, "--no-gitignore");
 	for (size_t i = 0; i < c->ignore.count; i++)
 		add_option(a, "--exclude", c->ignore.items[i]);
-	add_times(a, up->o->set->config, texts);
+	for (size_t i = 0; i < c->redirect.count; i++)
+		add_option(a, "--redirect", c->redirect.items[i]);
+	add_duration(a, "--settle", project->watch.settle_ns);
+	add_duration(a, "--max-delay", project->watch.max_delay_ns);
+	add_duration(a, "--patience", c->timeouts.push_ns);
+	add_duration(a, "--connect-timeout", c->timeouts.connect_ns);
+	if (project->bwlimit)
+		add_number(a, "--bwlimit", (project->bwlimit + 1023) / 1024, "k");
+	if (before_fd >= 0) {
+		add_number(a, "--before-fd", (uint64_t)before_fd, "");
+		add_duration(a, "--before-time",
+			     c->before.timeout_ns ? c->before.timeout_ns
+						  : order_timeout(c, "before"));
+	}
 	add(a, "--");
 	add(a, c->source_path);
 	for (size_t i = 0; i < up->sites.count; i++)
@@ -194,17 +208,42 @@ static void child_args(const struct up *up, const struct config_component *c, st
 			add(a, up->sites.list[i].target_text);
 }
 
+/* The order of a component's `before` as a memory file; -1 = it has none. */
+static int before_file(const struct up *up, const struct config_component *c, int *ret,
+		       struct inlay_error *err)
+{
+	auto_buf struct inlay_buf order = {0};
+
+	*ret = -1;
+	if (!c->before.head.at || up->o->no_hooks)
+		return 0;
+	int r = order_run(&order, c, "before", &c->before, err);
+	if (r < 0)
+		return r;
+	auto_close int fd = memfd_create("inlay-before", MFD_CLOEXEC);
+	if (fd < 0)
+		return inlay_error_sys(err, -errno, "make a memory file");
+	r = inlay_write_all(fd, order.data, order.len, "an order", err);
+	if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
+		r = inlay_error_sys(err, -errno, "rewind a memory file");
+	if (r == 0)
+		*ret = take_fd(fd);
+	return r;
+}
+
 static int start_child(const struct up *up, const struct config_component *c, struct child *ret,
 		       struct inlay_error *err)
 {
 	auto_free struct args *a = calloc(1, sizeof *a);
-	char texts[3][64];
+	auto_close int before_fd = -1;
 	int out[2];
 	pid_t self = getpid();
+	int r = a ? before_file(up, c, &before_fd, err)
+		  : inlay_error_set(err, -ENOMEM, "out of memory");
 
-	if (!a)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	child_args(up, c, a, texts);
+	if (r < 0)
+		return r;
+	child_args(up, c, before_fd, a);
 	if (a->count + 1 >= ARGS_MAX)
 		return inlay_error_set(err, -E2BIG, "'%s' has too many hosts or patterns",
 				       c->head.name);
@@ -218,6 +257,8 @@ static int start_child(const struct up *up, const struct config_component *c, st
 		(void)sigemptyset(&none);
 		(void)sigprocmask(SIG_SETMASK, &none, NULL);
 		(void)dup2(out[1], 1);
+		if (before_fd >= 0)
+			(void)fcntl(before_fd, F_SETFD, 0);
 		if (getppid() == self)
 			(void)execv("/proc/self/exe", (char **)a->list);
 		_exit(127);
@@ -251,6 +292,36 @@ static void tell(struct up *up, const struct up_event *e)
 	up->tell(up->ctx, e);
 }
 
+/* "hook-begin", "hook-output", "hook-end": of what runs before a change set is shown. */
+static bool hear_hook(struct up *up, struct site *p, const char *event, const json_t *j)
+{
+	static const char *const names[] = {"hook-begin", "hook-output", "hook-end"};
+	struct site_event s = {.site = p,
+			       .step = json_string_value(json_object_get(j, "step")),
+			       .text = json_string_value(json_object_get(j, "text"))};
+	const char *stream = json_string_value(json_object_get(j, "stream"));
+	int64_t code = json_integer_value(json_object_get(j, "exit"));
+	size_t i = 0;
+
+	while (i < 3 && strcmp(event, names[i]) != 0)
+		i++;
+	if (i == 3 || !s.step)
+		return false;
+	s.kind = (enum site_event_kind)i;
+	s.len = s.text ? strlen(s.text) : 0;
+	s.errors = stream && strcmp(stream, "stderr") == 0;
+	s.ok = json_is_true(json_object_get(j, "ok"));
+	s.timed_out = json_is_true(json_object_get(j, "timed_out"));
+	s.cut = json_is_true(json_object_get(j, "cut"));
+	s.status = code > 128 ? (int)(code - 128) : (int)code << 8;
+	s.took_ns = (int64_t)(json_number_value(json_object_get(j, "took_ms")) * 1e6);
+	tell(up, &(struct up_event){.kind = UP_SITE,
+				    .step = &s,
+				    .component = p->component->head.name,
+				    .host = p->host->head.name});
+	return true;
+}
+
 static void hear_line(struct up *up, struct child *c, const char *line, size_t len)
 {
 	json_t *j = json_loadb(line, len, 0, NULL);
@@ -266,6 +337,8 @@ static void hear_line(struct up *up, struct child *c, const char *line, size_t l
 		tell(up, &e);
 		sites_shown(&up->sites, p,
 			    (uint64_t)json_integer_value(json_object_get(j, "generation")));
+	} else if (event && p && hear_hook(up, p, event, j)) {
+		/* told */
 	} else if (event) {
 		e.kind = strcmp(event, "state") == 0 ? UP_STATE : UP_NOTE;
 		tell(up, &e);

@@ -10,13 +10,9 @@
 #include <sys/wait.h>
 
 #include "inlay/cleanup.h"
-#include "inlay/run.h"
+#include "project/orders.h"
 
 enum { CONNECT_ATTEMPTS = 2 };
-
-static const int64_t build_timeout_ns = 3600ll * 1000000000;
-static const int64_t reload_timeout_ns = 120ll * 1000000000;
-static const int64_t stop_timeout_ns = 10ll * 1000000000;
 
 /* ---- telling ---- */
 
@@ -95,124 +91,81 @@ struct step {
 	struct site *p;
 	const char *name;
 	uint8_t remember; /* enum message_hook_flags */
-	bool began, skipped, ok;
+	bool began, ok;
 };
+
+bool site_event_of(const struct message_hook *m, const char *step, struct site_event *ret)
+{
+	*ret = (struct site_event){.step = step};
+	switch (m->kind) {
+	case MESSAGE_HOOK_SKIPPED:
+		return false;
+	case MESSAGE_HOOK_BEGIN:
+		ret->kind = SITE_BEGIN;
+		break;
+	case MESSAGE_HOOK_END:
+		ret->kind = SITE_END;
+		ret->ok = m->status == 0 && !m->timed_out;
+		ret->status = m->status;
+		ret->timed_out = m->timed_out;
+		ret->cut = m->cut;
+		ret->took_ns = (int64_t)m->took_ns;
+		break;
+	default:
+		ret->kind = SITE_TEXT;
+		ret->text = m->text.bytes;
+		ret->len = m->text.len;
+		ret->errors = m->kind == MESSAGE_HOOK_ERRORS;
+	}
+	return true;
+}
 
 static int hook_row(void *ctx, const struct frame *f, struct inlay_error *err)
 {
 	struct step *s = ctx;
 	struct message_hook m;
+	struct site_event e;
 	int r = message_decode_hook(f->payload, f->len, &m, err);
 
 	if (r < 0)
 		return r;
-	switch (m.kind) {
-	case MESSAGE_HOOK_SKIPPED:
-		s->skipped = s->ok = true;
-		break;
-	case MESSAGE_HOOK_BEGIN:
-		s->began = s->p->began = true;
-		tell(s->p, (struct site_event){.kind = SITE_BEGIN, .step = s->name});
-		break;
-	case MESSAGE_HOOK_END:
-		s->ok = m.status == 0 && !m.timed_out;
-		tell(s->p, (struct site_event){.kind = SITE_END,
-					       .step = s->name,
-					       .ok = s->ok,
-					       .status = m.status,
-					       .timed_out = m.timed_out,
-					       .cut = m.cut,
-					       .took_ns = (int64_t)m.took_ns});
-		break;
-	default:
-		tell(s->p, (struct site_event){.kind = SITE_TEXT,
-					       .step = s->name,
-					       .text = m.text.bytes,
-					       .len = m.text.len,
-					       .errors = m.kind == MESSAGE_HOOK_ERRORS});
+	if (!site_event_of(&m, s->name, &e)) {
+		s->ok = true;
+		return 0;
 	}
+	s->began |= e.kind == SITE_BEGIN;
+	s->p->began |= s->began;
+	s->ok = e.kind == SITE_END && e.ok;
+	tell(s->p, e);
 	return 0;
 }
 
-/* "a\nb" from a list of patterns. */
-static void join(const struct config_texts *list, struct inlay_buf *b)
-{
-	for (size_t i = 0; i < list->count; i++) {
-		inlay_buf_printf(b, i ? "\n" : "");
-		inlay_buf_add(b, list->items[i], strlen(list->items[i]));
-	}
-}
-
-static struct inlay_run_spec spec_of(const struct site *p, const struct config_texts *command,
-				     const char *dir, int64_t timeout_ns)
-{
-	struct inlay_run_spec s = {.argv = (char **)command->items,
-				   .env = (char **)p->component->env.items,
-				   .dir = (char *)dir,
-				   .stop_signal = SIGTERM,
-				   .stop_timeout_ns = timeout_ns};
-
-	(void)snprintf(s.name, sizeof s.name, "%s", p->component->head.name);
-	return s;
-}
-
-static int too_long(const struct inlay_buf *b, struct inlay_error *err)
-{
-	if (b->failed)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	return b->len > INLAY_MESSAGE_TEXT_MAX
-		       ? inlay_error_set(err, -E2BIG, "a command with its variables is too long")
-		       : 0;
-}
-
 /* Sends an order. 0: it went well, or nothing was to be done. */
-static int do_step(struct step *s, struct message_order *order, uint64_t from, uint64_t to,
+static int do_step(struct step *s, const struct inlay_buf *order, uint64_t from, uint64_t to,
 		   struct inlay_error *err)
 {
-	auto_buf struct inlay_buf body = {0};
-	struct message_request m = {
-		.verb = MESSAGE_VERB_HOOK, .flags = s->remember, .args = {from, to}};
+	struct message_request m = {.verb = MESSAGE_VERB_HOOK,
+				    .flags = s->remember,
+				    .args = {from, to},
+				    .body = {(const char *)order->data, order->len}};
+	int r = ask(s->p, &m, hook_row, s, err);
 
-	message_encode_order(&body, order);
-	int r = too_long(&body, err);
-	m.body = (struct message_text){(const char *)body.data, body.len};
-	if (r == 0)
-		r = ask(s->p, &m, hook_row, s, err);
 	if (r == 0 && !s->ok)
 		r = inlay_error_set(err, -ECHILD, "%s did not go well", s->name);
 	return r;
 }
 
-static int run_command(struct step *s, const struct config_texts *command, const char *dir,
-		       int64_t timeout_ns, const struct config_texts *patterns, const char *name,
-		       uint64_t from, uint64_t to, struct inlay_error *err)
-{
-	auto_buf struct inlay_buf spec = {0};
-	auto_buf struct inlay_buf lines = {0};
-	struct inlay_run_spec run = spec_of(s->p, command, dir, timeout_ns);
-
-	inlay_run_spec_encode(&run, &spec);
-	join(patterns, &lines);
-	struct message_order order = {.action = MESSAGE_ACTION_RUN,
-				      .name = message_text_of(name),
-				      .spec = {(const char *)spec.data, spec.len},
-				      .patterns = {(const char *)lines.data, lines.len}};
-	int r = too_long(&spec, err);
-	return r < 0 ? r : do_step(s, &order, from, to, err);
-}
-
 static int run_hook(struct site *p, const char *step, const struct config_hook *hook, uint64_t from,
 		    uint64_t to, bool *ret_done, struct inlay_error *err)
 {
+	auto_buf struct inlay_buf order = {0};
 	struct step s = {.p = p, .name = step};
-	char name[INLAY_RUN_NAME_MAX + 1];
 
 	if (!hook->head.at)
 		return 0;
-	(void)snprintf(name, sizeof name, "%.40s.%.10s", p->component->head.name, step);
-	int r = run_command(&s, &hook->run, hook->dir,
-			    hook->timeout_ns ? hook->timeout_ns : build_timeout_ns, &hook->inputs,
-			    name, from, to, err);
+	int r = order_run(&order, p->component, step, hook, err);
+	if (r == 0)
+		r = do_step(&s, &order, from, to, err);
 	*ret_done |= s.began;
 	return r;
 }
@@ -230,28 +183,11 @@ static int kept_row(void *ctx, const struct frame *f, struct inlay_error *err)
 /* *ret_kept: it ran already, in just this way, so what changed since was not told to it yet. */
 static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 {
-	const struct config_program *c = &p->component->run;
 	auto_buf struct inlay_buf spec = {0};
 
-	if (!c->head.at)
+	if (!p->component->run.head.at)
 		return 0;
-	bool own = c->command.count > 0;
-	if (!own && p->image_command.count == 0)
-		return inlay_error_set(err, -EINVAL,
-				       "run has no command, and the image has none either");
-	struct inlay_run_spec run = spec_of(
-		p, own ? &c->command : &p->image_command, c->dir || own ? c->dir : p->image_dir,
-		c->stop_timeout_ns ? c->stop_timeout_ns : stop_timeout_ns);
-	run.wanted = true;
-	if (c->restart)
-		run.restart = (enum inlay_run_restart)(c->restart - 1);
-	if (c->stop_signal) {
-		int r = inlay_run_parse_signal(c->stop_signal, &run.stop_signal, err);
-		if (r < 0)
-			return r;
-	}
-	inlay_run_spec_encode(&run, &spec);
-	int r = too_long(&spec, err);
+	int r = order_program(&spec, p->component, &p->image_command, p->image_dir, err);
 	struct message_request m = {
 		.verb = MESSAGE_VERB_RUN, .flags = 1, .body = {(const char *)spec.data, spec.len}};
 	return r < 0 ? r : ask(p, &m, kept_row, ret_kept, err);
@@ -260,31 +196,14 @@ static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint8_t remember,
 		      bool *ret_done, struct inlay_error *err)
 {
-	const struct config_reload *rule =
-		(const struct config_reload *)p->component->reload.items + i;
-	auto_buf struct inlay_buf lines = {0};
-	char step[32], name[INLAY_RUN_NAME_MAX + 1];
+	auto_buf struct inlay_buf order = {0};
+	char step[32];
 	struct step s = {.p = p, .name = step, .remember = remember};
-	int number = 0, r;
 
 	(void)snprintf(step, sizeof step, "reload %zu", i + 1);
-	(void)snprintf(name, sizeof name, "%.30s.reload%zu", p->component->head.name, i + 1);
-	if (rule->run.count) {
-		r = run_command(&s, &rule->run, NULL,
-				rule->timeout_ns ? rule->timeout_ns : reload_timeout_ns,
-				&rule->match, name, from, to, err);
-	} else {
-		join(&rule->match, &lines);
-		struct message_order order = {.action = rule->signal ? MESSAGE_ACTION_SIGNAL
-								     : MESSAGE_ACTION_RESTART,
-					      .name = message_text_of(name),
-					      .program = message_text_of(p->component->head.name),
-					      .patterns = {(const char *)lines.data, lines.len}};
-		r = rule->signal ? inlay_run_parse_signal(rule->signal, &number, err) : 0;
-		order.signal = (uint8_t)number;
-		if (r == 0)
-			r = do_step(&s, &order, from, to, err);
-	}
+	int r = order_reload(&order, p->component, i, err);
+	if (r == 0)
+		r = do_step(&s, &order, from, to, err);
 	*ret_done |= s.began;
 	return r;
 }

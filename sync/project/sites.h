@@ -43,6 +43,9 @@ struct site_event {
 	int64_t took_ns;
 };
 
+/* What a host says of a hook, as an event of a site that is still to be named. False: it was skipped. */
+bool site_event_of(const struct message_hook *m, const char *step, struct site_event *ret);
+
 struct site {
 	const struct config_component *component;
 	const struct config_host *host;

@@ -43,6 +43,7 @@ void trust_list(const struct config *c, struct inlay_buf *b)
 			list_command(b, x->head.name, "in the image",
 				     &(struct config_texts){&x->base->name, 1});
 		list_command(b, x->head.name, "entrypoint", &x->entrypoint);
+		list_command(b, x->head.name, "before", &x->before.run);
 		list_command(b, x->head.name, "build", &x->build.run);
 		list_command(b, x->head.name, "run", &x->run.command);
 		for (size_t k = 0; k < x->reload.count; k++)

@@ -264,6 +264,19 @@ int session_by_reason(const struct session *p)
 	}
 }
 
+/* `before` runs there. */
+static int hear_row(struct session *p, const struct frame *f, struct inlay_error *err)
+{
+	struct message_hook m;
+	int r = message_decode_hook(f->payload, f->len, &m, err);
+
+	if (r == 0 && p->o->before.len == 0)
+		return inlay_error_set(err, -EPROTO, "a row that nobody asked for");
+	if (r == 0 && p->o->hook)
+		p->o->hook(p->o->ctx, &m);
+	return r;
+}
+
 int session_hear(struct session *p, const struct frame *f, struct inlay_error *err)
 {
 	p->heard_ns = inlay_monotonic_ns();
@@ -274,6 +287,8 @@ int session_hear(struct session *p, const struct frame *f, struct inlay_error *e
 		return hear_nak(p, f, err);
 	case MESSAGE_VISIBLE:
 		return hear_visible(p, f, err);
+	case MESSAGE_ROW:
+		return hear_row(p, f, err);
 	case MESSAGE_DURABLE:
 		return hear_durable(p, f, err);
 	case MESSAGE_PONG:

@@ -278,7 +278,9 @@ static int broken(struct client *c, int r, struct inlay_error *err)
 int client_recv(struct client *c, int64_t timeout_ns, struct frame *ret, struct inlay_error *err)
 {
 	for (;;) {
-		int64_t limit = c->greeted ? timeout_ns : HELLO_TIMEOUT_S * 1000000000ll;
+		int64_t limit = c->greeted              ? timeout_ns
+				: c->options.connect_ns ? c->options.connect_ns
+							: HELLO_TIMEOUT_S * 1000000000ll;
 		int r = conn_recv(&c->conn, limit ? inlay_monotonic_ns() + limit : 0, ret, err);
 		if (r == CONN_END)
 			return ended(c, err);

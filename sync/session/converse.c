@@ -179,6 +179,8 @@ static int say_open(struct session *p, const struct inlay_digest *root, struct i
 	if (p->o->config && !p->o->dry_run)
 		m.config = *p->o->config;
 	if (!p->o->dry_run)
+		m.before = p->o->before;
+	if (!p->o->dry_run)
 		m.flags = MESSAGE_OPEN_CREATE | MESSAGE_OPEN_WRITE |
 			  (p->o->no_mount ? 0 : MESSAGE_OPEN_MOUNT) |
 			  (p->o->boot ? MESSAGE_OPEN_BOOT : 0) |

@@ -42,6 +42,12 @@ struct push_options {
 	const struct message_config *config; /* of the workspace; NULL = as it is */
 	int level;                           /* zstd; 0 = the default */
 	int64_t lock_wait_ns;                /* for the target's lock */
+	int64_t patience_ns; /* how long an answer may take; 0 = the default, if any */
+	struct message_text
+		before;    /* what runs there before it is shown: see struct message_open */
+	int64_t before_ns; /* the time that it has */
+	/* What `before` says. May be NULL. */
+	void (*hook)(void *ctx, const struct message_hook *m);
 	void (*progress)(void *ctx, const struct push_progress *p); /* may be NULL; called often */
 	/* Each change, when all is done (or would be). May be NULL. */
 	void (*change)(void *ctx, const char *path, size_t len, const struct inlay_entry *before,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "inlay/io.h"
+#include "session/outcomes.h"
 #include "session/serve.h"
 
 int serve_row(struct serve *s, struct inlay_buf *b, struct inlay_error *err)
@@ -18,6 +19,15 @@ int serve_row(struct serve *s, struct inlay_buf *b, struct inlay_error *err)
 }
 
 /* ---- status ---- */
+
+static void list_outcomes(struct inlay_workspace *ws, struct inlay_buf *b)
+{
+	char path[INLAY_HOST_PATH_MAX + 64];
+	auto_close int dirfd = -1;
+
+	if (inlay_workspace_scratch(ws, &dirfd, path, sizeof path, NULL) == 0)
+		outcomes_list(dirfd, b);
+}
 
 static int status_row(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
 {
@@ -45,8 +55,10 @@ static int status_row(void *ctx, struct inlay_workspace *ws, struct inlay_error 
 				   .owner_since_ns = (uint64_t)st.owner_since_ns,
 				   .store_objects = usage.objects,
 				   .store_bytes = usage.pack_bytes + usage.loose_bytes};
-	auto_buf struct inlay_buf paths = {0}, redirects = {0};
+	auto_buf struct inlay_buf paths = {0}, redirects = {0}, hooks = {0};
 	serve_written_status(ws, &st, &m, &paths, &redirects);
+	list_outcomes(ws, &hooks);
+	m.hooks = (struct message_text){(const char *)hooks.data, hooks.len};
 	message_encode_status(&b, &m);
 	return serve_row(s, &b, err);
 }

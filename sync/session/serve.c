@@ -154,6 +154,7 @@ static int open_workspace(struct serve *s, const struct message_open *m, struct 
 	copy_text(path, sizeof path, m->path);
 	copy_text(owner, sizeof owner, m->owner);
 	copy_text(s->origin, sizeof s->origin, m->origin);
+	inlay_buf_add(&s->before, m->before.bytes, m->before.len);
 	s->open_flags = m->flags;
 	int r = m->flags & MESSAGE_OPEN_ADOPT ? inlay_host_adopt(s->host, path, s->aside, err) : 0;
 	if (r < 0)
@@ -247,6 +248,7 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 	int64_t start = inlay_monotonic_ns();
 	__attribute__((cleanup(inlay_cleanup_inlay_idset_fini))) struct inlay_idset missing = {0};
 	struct inlay_generation gen;
+	struct inlay_error cause = {0};
 	struct message_commit m;
 	int r = message_decode_commit(f->payload, f->len, &m, err);
 
@@ -261,7 +263,16 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 				      .changed = m.changed,
 				      .rollback_of = m.rollback_of,
 				      .origin = s->origin};
-	r = inlay_workspace_commit(s->ws, &commit, &gen, &missing, err);
+	if (s->before.len > 0)
+		r = inlay_workspace_try(s->ws, &commit, &missing, err);
+	if (r == 0)
+		r = serve_before(s, &m.root.tree, &cause, err);
+	if (r == SERVE_PUT_OFF) {
+		serve_end_receiving(s);
+		return serve_failed(s, MESSAGE_REASON_HOOK, &cause, err);
+	}
+	if (r == 0)
+		r = inlay_workspace_commit(s->ws, &commit, &gen, &missing, err);
 	if (r == INLAY_HOST_INCOMPLETE)
 		return send_want(s, &missing, err);
 	serve_end_receiving(s);
@@ -387,6 +398,7 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 	objects_in_free(s.objects);
 	inlay_buf_fini(&s.small);
 	inlay_buf_fini(&s.lost);
+	inlay_buf_fini(&s.before);
 	inlay_cleanup_close(&s.durable_fd);
 	conn_fini(&s.conn);
 	(void)malloc_trim(0);

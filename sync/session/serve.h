@@ -23,6 +23,7 @@ struct serve {
 	char origin[INLAY_ORIGIN_MAX + 1];
 	char mount_text[256];            /* a warning about the mount */
 	char aside[INLAY_HOST_PATH_MAX]; /* what was adopted is there now */
+	struct inlay_buf before;         /* what OPEN said is to run before a change set */
 	int durable_fd;                  /* eventfd: the workspace's durable generation moved */
 	uint64_t told_durable, told_visible;
 	bool told_failed;
@@ -84,6 +85,14 @@ int serve_image(struct serve *s, const struct message_request *m, struct inlay_e
 	inlay_must_check;
 void serve_image_end(struct serve *s);
 extern const struct objects_sink serve_image_sink;
+
+/*
+ * Runs what OPEN named, before a change set of which this is the tree is shown. SERVE_PUT_OFF: it did not go well, *cause
+ * says how; the change set is not to be shown.
+ */
+enum { SERVE_PUT_OFF = 100 };
+int serve_before(struct serve *s, const struct inlay_digest *tree, struct inlay_error *cause,
+		 struct inlay_error *err) inlay_must_check;
 
 /* servewritten.c: what was written on the target */
 int serve_configure(struct serve *s, const struct message_config *m, struct inlay_error *err)

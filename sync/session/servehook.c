@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is done behind a change set, if one of its paths matches: a program is restarted or gets a signal, or a hook is
- * run, once. A hook gets the changed paths as files, what it writes goes to the client as it comes, and it ends with
+ * run, once; and what quiesces a program before a change set is shown. A hook gets the changed paths as files, what it writes goes to the client as it comes, and it ends with
  * its time, or with the client. Which tree a hook ended well with is remembered, so that it can be left out as long as
  * nothing that it reads has changed, also by another client.
  */
@@ -21,6 +21,7 @@
 #include "inlay/io.h"
 #include "inlay/run.h"
 #include "inlay/text.h"
+#include "session/outcomes.h"
 #include "session/serve.h"
 
 enum {
@@ -29,7 +30,7 @@ enum {
 	KILL_AFTER_S = 2, /* from the signal to SIGKILL */
 	ENV_OWN = 8,
 	PATTERNS_MAX = 1024,
-	MARK_BYTES = INLAY_DIGEST_BYTES + 8,
+	CANNOT_RUN = 127, /* what a shell says of a command that is not there */
 	HOOK_VAR_MAX = INLAY_HOST_PATH_MAX + 300, /* bytes of one of our variables */
 };
 
@@ -50,7 +51,8 @@ struct hook {
 	pid_t pid;
 	int pidfd, epfd, out[2];
 	struct span span;
-	uint64_t passed; /* bytes of output */
+	struct message_outcome outcome; /* of the last time, then of this one */
+	uint64_t passed;                /* bytes of output */
 	bool cut, timed_out, gone;
 	int64_t started_ns, kill_ns;
 };
@@ -63,32 +65,6 @@ static const struct inlay_generation *generation(const struct inlay_history *h, 
 		if (h->gens[i].number == number)
 			return &h->gens[i];
 	return NULL;
-}
-
-/* The tree that the hook of that name ended well with last. False when there is none. */
-static bool read_mark(const struct hook *k, struct inlay_digest *ret)
-{
-	auto_buf struct inlay_buf b = {0};
-	char name[INLAY_RUN_NAME_MAX + 16];
-
-	(void)snprintf(name, sizeof name, "%s.done", k->name);
-	if (inlay_read_file(k->dirfd, name, MARK_BYTES, &b, NULL) != 0 || b.len != MARK_BYTES ||
-	    inlay_get_le64(b.data + INLAY_DIGEST_BYTES) != inlay_xxh3(b.data, INLAY_DIGEST_BYTES))
-		return false;
-	memcpy(ret->b, b.data, INLAY_DIGEST_BYTES);
-	return true;
-}
-
-/* Losing it costs a run. */
-static void write_mark(const struct hook *k)
-{
-	uint8_t mark[MARK_BYTES];
-	char name[INLAY_RUN_NAME_MAX + 16];
-
-	(void)snprintf(name, sizeof name, "%s.done", k->name);
-	memcpy(mark, k->span.to.b, INLAY_DIGEST_BYTES);
-	inlay_put_le64(mark + INLAY_DIGEST_BYTES, inlay_xxh3(mark, INLAY_DIGEST_BYTES));
-	(void)!inlay_replace_file(k->dirfd, name, mark, sizeof mark, 0600, 0, NULL);
 }
 
 static int find_span(struct hook *k, uint64_t from, uint64_t to, struct inlay_error *err)
@@ -105,8 +81,10 @@ static int find_span(struct hook *k, uint64_t from, uint64_t to, struct inlay_er
 	k->span = (struct span){.nothing = !a, .to = b->root.tree};
 	if (a)
 		k->span.from = a->root.tree;
-	if (from == MESSAGE_HOOK_SINCE_SUCCESS)
-		k->span.nothing = !read_mark(k, &k->span.from);
+	if (from == MESSAGE_HOOK_SINCE_SUCCESS) {
+		k->span.nothing = !k->outcome.has_good;
+		k->span.from = k->outcome.good;
+	}
 	return 0;
 }
 
@@ -512,11 +490,11 @@ static int send_kind(struct hook *k, const struct message_hook *m, struct inlay_
 	return serve_row(k->s, &b, err);
 }
 
-static int prepare(struct hook *k, const struct message_request *m, struct message_order *ret,
+static int prepare(struct hook *k, struct message_text bytes, struct message_order *ret,
 		   struct inlay_error *err)
 {
 	char path[INLAY_HOST_PATH_MAX + 64];
-	int r = message_decode_order(m->body.bytes, m->body.len, ret, err);
+	int r = message_decode_order(bytes.bytes, bytes.len, ret, err);
 
 	if (r == 0 && !inlay_run_name_valid(ret->name.bytes, ret->name.len))
 		r = inlay_error_set(err, -EINVAL, "that is no name of a hook");
@@ -537,7 +515,8 @@ static int prepare(struct hook *k, const struct message_request *m, struct messa
 		       (unsigned long long)inlay_monotonic_ns());
 	(void)snprintf(k->nul_path, sizeof k->nul_path, "%s/%s.nul", path, k->base);
 	(void)snprintf(k->json_path, sizeof k->json_path, "%s/%s.json", path, k->base);
-	return find_span(k, m->args[0], m->args[1], err);
+	outcome_read(k->dirfd, k->name, &k->outcome);
+	return 0;
 }
 
 static int run_hook(struct hook *k, const struct message_order *order, uint64_t from, uint64_t to,
@@ -558,8 +537,8 @@ static int run_hook(struct hook *k, const struct message_order *order, uint64_t 
 	return r;
 }
 
-static int carry_out(struct hook *k, const struct message_order *order,
-		     const struct message_request *m, int *ret_status, struct inlay_error *err)
+static int carry_out(struct hook *k, const struct message_order *order, uint64_t from, uint64_t to,
+		     int *ret_status, struct inlay_error *err)
 {
 	struct inlay_run_status status;
 
@@ -572,41 +551,78 @@ static int carry_out(struct hook *k, const struct message_order *order,
 		return inlay_workspace_program(k->s->ws, k->program, INLAY_PROGRAM_SIGNAL,
 					       order->signal, &status, err);
 	default:
-		return run_hook(k, order, m->args[0], m->args[1], ret_status, err);
+		return run_hook(k, order, from, to, ret_status, err);
 	}
+}
+
+static bool went_well(const struct hook *k, int status)
+{
+	return status == 0 && !k->timed_out;
+}
+
+/* Remembers how it ended, and tells the client. `why` < 0: it did not even begin. */
+static int tell_end(struct hook *k, int why, int status, uint64_t generation,
+		    struct inlay_error *err)
+{
+	struct message_outcome *o = &k->outcome;
+
+	o->took_ns = (uint64_t)(inlay_monotonic_ns() - k->started_ns);
+	o->time_ns = inlay_now_ns();
+	o->generation = generation;
+	o->status = why < 0 ? CANNOT_RUN << 8 : status;
+	o->timed_out = k->timed_out;
+	if (why == 0 && went_well(k, status)) {
+		o->has_good = true;
+		o->good = k->span.to;
+	}
+	outcome_write(k->dirfd, o);
+	struct message_hook end = {.kind = MESSAGE_HOOK_END,
+				   .status = status,
+				   .took_ns = o->took_ns,
+				   .timed_out = k->timed_out,
+				   .cut = k->cut};
+	return why < 0 ? why : send_kind(k, &end, err);
 }
 
 static int answer(struct hook *k, const struct message_request *m, struct inlay_error *err)
 {
 	struct message_order order;
 	int status = 0;
-	int r = prepare(k, m, &order, err);
+	int r = prepare(k, m->body, &order, err);
 
-	struct inlay_digest mark;
+	if (r == 0)
+		r = find_span(k, m->args[0], m->args[1], err);
 	bool remember = m->flags & MESSAGE_HOOK_REMEMBER ||
-			(m->flags & MESSAGE_HOOK_REMEMBER_FIRST && r == 0 && !read_mark(k, &mark));
+			(m->flags & MESSAGE_HOOK_REMEMBER_FIRST && !k->outcome.has_good);
 	if (r == 0 && !remember)
 		r = concerns(k, order.patterns, err);
 	if (r == 0) {
 		/* From here on is as good, and gc may take the old tree. */
-		if (remember || m->args[0] == MESSAGE_HOOK_SINCE_SUCCESS)
-			write_mark(k);
+		if (remember || m->args[0] == MESSAGE_HOOK_SINCE_SUCCESS) {
+			k->outcome.has_good = true;
+			k->outcome.good = k->span.to;
+			outcome_write(k->dirfd, &k->outcome);
+		}
 		return send_kind(k, &(struct message_hook){.kind = MESSAGE_HOOK_SKIPPED}, err);
 	}
 	if (r == INLAY_TREES_STOP)
 		r = send_kind(k, &(struct message_hook){.kind = MESSAGE_HOOK_BEGIN}, err);
-	if (r == 0)
-		r = carry_out(k, &order, m, &status, err);
-	if (r < 0 || k->gone)
+	if (r < 0)
 		return r;
-	if (status == 0)
-		write_mark(k);
-	struct message_hook end = {.kind = MESSAGE_HOOK_END,
-				   .status = status,
-				   .took_ns = (uint64_t)(inlay_monotonic_ns() - k->started_ns),
-				   .timed_out = k->timed_out,
-				   .cut = k->cut};
-	return send_kind(k, &end, err);
+	r = carry_out(k, &order, m->args[0], m->args[1], &status, err);
+	return k->gone ? r : tell_end(k, r, status, m->args[1], err);
+}
+
+static void finish(struct hook *k)
+{
+	if (k->dirfd >= 0)
+		remove_lists(k);
+	inlay_run_spec_fini(&k->spec);
+	inlay_cleanup_close(&k->dirfd);
+	inlay_cleanup_close(&k->pidfd);
+	inlay_cleanup_close(&k->epfd);
+	inlay_cleanup_close(&k->out[0]);
+	inlay_cleanup_close(&k->out[1]);
 }
 
 int serve_hook(struct serve *s, const struct message_request *m, struct inlay_error *err)
@@ -614,13 +630,72 @@ int serve_hook(struct serve *s, const struct message_request *m, struct inlay_er
 	struct hook k = {.s = s, .dirfd = -1, .pidfd = -1, .epfd = -1, .out = {-1, -1}};
 	int r = answer(&k, m, err);
 
-	if (k.dirfd >= 0)
-		remove_lists(&k);
-	inlay_run_spec_fini(&k.spec);
-	inlay_cleanup_close(&k.dirfd);
-	inlay_cleanup_close(&k.pidfd);
-	inlay_cleanup_close(&k.epfd);
-	inlay_cleanup_close(&k.out[0]);
-	inlay_cleanup_close(&k.out[1]);
+	finish(&k);
+	return r;
+}
+
+/* ---- before a change set ---- */
+
+static int put_off(const struct hook *k, int status, struct inlay_error *cause)
+{
+	char how[64];
+
+	if (k->timed_out)
+		(void)snprintf(how, sizeof how, "did not end in time");
+	else if (WIFSIGNALED(status))
+		(void)snprintf(how, sizeof how, "was ended by signal %d", WTERMSIG(status));
+	else
+		(void)snprintf(how, sizeof how, "failed with %d", WEXITSTATUS(status));
+	(void)inlay_error_set(cause, -ECANCELED, "%s %s: the change set is not shown", k->name,
+			      how);
+	(void)inlay_error_set_exit(cause, INLAY_EXIT_HALT);
+	return SERVE_PUT_OFF;
+}
+
+static int quiesce(struct hook *k, const struct inlay_generation *live,
+		   const struct inlay_digest *tree, struct inlay_error *cause,
+		   struct inlay_error *err)
+{
+	struct message_order order;
+	int status = 0;
+	int r = prepare(k, (struct message_text){(const char *)k->s->before.data, k->s->before.len},
+			&order, err);
+
+	if (r == 0 && order.action != MESSAGE_ACTION_RUN)
+		r = inlay_error_set(err, -EPROTO, "a bad order in OPEN");
+	k->span = (struct span){.from = live->root.tree, .to = *tree};
+	if (r == 0)
+		r = concerns(k, order.patterns, err);
+	if (r == INLAY_TREES_STOP)
+		r = send_kind(k, &(struct message_hook){.kind = MESSAGE_HOOK_BEGIN}, err);
+	else
+		return r;
+	if (r < 0)
+		return r;
+	r = carry_out(k, &order, live->number, 0, &status, cause);
+	if (k->gone)
+		return inlay_error_set(err, -ECONNABORTED, "the client went");
+	int sent = tell_end(k, r, status, 0, err);
+	if (r < 0) {
+		(void)inlay_error_prefix(cause, r, "%s", k->name);
+		(void)inlay_error_set_exit(cause, INLAY_EXIT_HALT);
+		return SERVE_PUT_OFF;
+	}
+	return sent < 0 ? sent : went_well(k, status) ? 0 : put_off(k, status, cause);
+}
+
+int serve_before(struct serve *s, const struct inlay_digest *tree, struct inlay_error *cause,
+		 struct inlay_error *err)
+{
+	struct hook k = {.s = s, .dirfd = -1, .pidfd = -1, .epfd = -1, .out = {-1, -1}};
+	struct inlay_workspace_state st;
+
+	inlay_workspace_state(s->ws, &st);
+	/* Where nothing is shown yet there is nobody to be told. */
+	if (s->before.len == 0 || st.live.number == 0 ||
+	    inlay_digest_equal(&st.live.root.tree, tree))
+		return 0;
+	int r = quiesce(&k, &st.live, tree, cause, err);
+	finish(&k);
 	return r;
 }

@@ -42,7 +42,9 @@ int session_init(struct session *s, struct source *source, const struct target *
 
 int64_t session_patience(const struct session *p)
 {
-	return p->given ? ANSWER_AFTER_NS : 0;
+	int64_t ns = p->o->patience_ns ? p->o->patience_ns : p->given ? ANSWER_AFTER_NS : 0;
+
+	return ns ? ns + p->o->before_ns : 0;
 }
 
 /* Adds what the connection carried since the last time to the result. */
@@ -172,8 +174,8 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 	/* OPEN was said, and its answer not heard. */
 	if (r == SESSION_LATER && !s->live)
 		session_hang_up(s, false);
-	/* A halt comes before anything is sent: what was agreed on still holds. */
-	if (r < 0 && !(s->live && inlay_error_exit(err) == INLAY_EXIT_HALT))
+	/* A halt of ours comes before anything is sent: what was agreed on still holds. */
+	if (r < 0 && !(s->live && s->commits == 0 && inlay_error_exit(err) == INLAY_EXIT_HALT))
 		session_hang_up(s, true);
 	s->idle = *ret;
 	s->result = &s->idle;

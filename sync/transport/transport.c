@@ -24,6 +24,7 @@
 #include "transport/ssh2.h"
 
 enum {
+	CONNECT_TIMEOUT_S = 20,
 	LAST_WORDS_MAX = 4096,
 	SSH_FAILED = 255, /* ssh(1): its own failure, not the command's */
 };
@@ -58,6 +59,8 @@ const char *transport_kind_name(enum transport_kind kind)
  * are for a person: without a terminal they are refused at once. */
 static void add_ssh(struct child_args *a, const struct transport_options *o, bool compress)
 {
+	char timeout[48];
+
 	child_add_split(a, o->ssh ? o->ssh : "ssh");
 	child_add(a, "-T");
 	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
@@ -68,7 +71,10 @@ static void add_ssh(struct child_args *a, const struct transport_options *o, boo
 	child_add(a, "-oRemoteCommand=none");
 	child_add(a, "-oPermitLocalCommand=no");
 	child_add(a, "-oServerAliveInterval=15");
-	child_add(a, "-oConnectTimeout=20");
+	(void)snprintf(timeout, sizeof timeout, "-oConnectTimeout=%lld",
+		       (long long)(o->connect_ns ? (o->connect_ns + 999999999) / 1000000000
+						 : CONNECT_TIMEOUT_S));
+	child_add(a, timeout);
 	child_add(a, compress ? "-oCompression=yes" : "-oCompression=no");
 	if (o->port) {
 		child_add(a, "-p");

@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "inlay/bytes.h"
@@ -33,6 +34,7 @@ const char *transport_kind_name(enum transport_kind kind);
 struct transport_options {
 	enum transport_kind kind; /* for hosts; a local path is always LOCAL */
 	unsigned hosts;           /* how many this run is about; for AUTO */
+	int64_t connect_ns;       /* the time to reach a host; 0 = the default */
 	const char *host;         /* [user@]host or an ssh alias; NULL = local */
 	const char *port;         /* NULL = as ssh's configuration says */
 	const char *ssh;          /* the command, split at blanks; NULL = "ssh" */

@@ -63,6 +63,14 @@ static void on_state(void *ctx, const struct peer *p, const struct peer_status *
 	ring(l);
 }
 
+static void on_hook(void *ctx, const struct peer *p, const struct message_hook *m)
+{
+	struct live *l = ctx;
+
+	scope_lock(&l->reports);
+	l->events->hook(l->events->ctx, p, m);
+}
+
 static void on_moved_on(void *ctx, const char *path)
 {
 	struct live *l = ctx;
@@ -77,8 +85,11 @@ static int start_peers(struct live *l, struct inlay_error *err)
 {
 	int r = 0;
 
-	l->peer_events = (struct peer_events){
-		.visible = on_visible, .state = on_state, .moved_on = on_moved_on, .ctx = l};
+	l->peer_events = (struct peer_events){.visible = on_visible,
+					      .state = on_state,
+					      .hook = on_hook,
+					      .moved_on = on_moved_on,
+					      .ctx = l};
 	l->peers = calloc(l->o->target_count + 1, sizeof(struct peer *));
 	if (!l->peers)
 		return inlay_error_set(err, -ENOMEM, "out of memory");

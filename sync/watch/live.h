@@ -30,6 +30,8 @@ struct live_events {
 	void (*visible)(void *ctx, const struct peer *p, const struct peer_goal *goal,
 			const struct push_result *result, int64_t edit_ns);
 	void (*state)(void *ctx, const struct peer *p, const struct peer_status *status);
+	/* What runs on a target before a change set is shown says something. */
+	void (*hook)(void *ctx, const struct peer *p, const struct message_hook *m);
 	/* About the folder: a limit, an overflow, it is gone or back, a scan that failed. */
 	void (*note)(void *ctx, const char *text);
 	void *ctx;

@@ -318,6 +318,13 @@ static void *run(void *arg)
 	return NULL;
 }
 
+static void on_hook(void *ctx, const struct message_hook *m)
+{
+	struct peer *p = ctx;
+
+	p->events->hook(p->events->ctx, p, m);
+}
+
 static int start_thread(struct peer *p, struct inlay_error *err)
 {
 	sigset_t all, old;
@@ -338,6 +345,8 @@ int peer_start(struct peer **ret, struct source *source, const struct peer_optio
 	if (!p)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	*p = (struct peer){.source = source, .o = *o, .events = events};
+	p->o.push.hook = on_hook;
+	p->o.push.ctx = p;
 	(void)pthread_mutex_init(&p->lock, NULL);
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	int r = p->wake_fd < 0 ? inlay_error_sys(err, -errno, "make an eventfd") : 0;

@@ -66,6 +66,8 @@ struct peer_events {
 			const struct push_result *result, int64_t edit_ns);
 	/* The state changed, or the same one has another reason. */
 	void (*state)(void *ctx, const struct peer *p, const struct peer_status *status);
+	/* What runs on the target before a change set is shown says something (push_options.before). */
+	void (*hook)(void *ctx, const struct peer *p, const struct message_hook *m);
 	/* A file of the goal is not as it was hashed: it is to be read again. */
 	void (*moved_on)(void *ctx, const char *path);
 	void *ctx;

@@ -40,6 +40,7 @@ void message_encode_open(struct inlay_buf *b, const struct message_open *m)
 	inlay_buf_varint(b, m->lock_wait_ms);
 	inlay_buf_u64(b, m->lease);
 	put_config(b, &m->config);
+	put_text(b, m->before);
 }
 
 int message_decode_open(const void *payload, size_t len, struct message_open *ret,
@@ -56,6 +57,7 @@ int message_decode_open(const void *payload, size_t len, struct message_open *re
 	m.lock_wait_ms = inlay_cursor_varint(&c);
 	m.lease = inlay_cursor_u64(&c);
 	get_config(&c, &m.config);
+	m.before = get_text(&c);
 	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xc0);
 	DECODED(c, "OPEN", m, ret, err);
 }

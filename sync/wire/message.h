@@ -92,6 +92,10 @@ struct message_open {
 	uint64_t lock_wait_ms;
 	uint64_t lease; /* a session with the same one (not 0) gives its lock to this one */
 	struct message_config config;
+	/* struct message_order, RUN: what runs there before a change set of this session is shown; empty = nothing.
+	 * It is told in ROWs (struct message_hook) before VISIBLE; when it does not go well, nothing is shown and FAILED
+	 * says so (MESSAGE_REASON_HOOK). */
+	struct message_text before;
 };
 
 struct message_opened {
@@ -197,6 +201,8 @@ struct message_status {
 	uint64_t upper_entries, shadowed; /* of them those that hide a synced path */
 	/* the first of the hidden paths, a NUL behind each; without a mount nothing is known */
 	struct message_text shadowed_paths;
+	struct message_text
+		hooks; /* how each ended last: struct message_outcome, a length before each */
 };
 
 struct message_change {
@@ -271,6 +277,18 @@ struct message_hook {
 	bool cut; /* some of the output was left out */
 };
 
+/* How a hook ended last. */
+struct message_outcome {
+	struct message_text name;
+	bool has_good;
+	struct inlay_digest good; /* the tree that it ended well with last; zeros = none */
+	int64_t time_ns;          /* CLOCK_REALTIME of its end; 0 = it never ran */
+	uint64_t took_ns;
+	uint64_t generation; /* that it ran for; 0 = before one was shown */
+	int32_t status;      /* as of waitpid */
+	bool timed_out;
+};
+
 enum { MESSAGE_UPPER_KINDS = 7 };
 
 struct message_upper {
@@ -315,7 +333,8 @@ enum message_reason {
 	MESSAGE_REASON_STALE = 1,   /* COMMIT: the live root is another one */
 	MESSAGE_REASON_MISSING = 2, /* no such workspace or generation */
 	MESSAGE_REASON_BASIS =
-		3, /* DATA builds on what is not there: begin anew, without a basis */
+		3,               /* DATA builds on what is not there: begin anew, without a basis */
+	MESSAGE_REASON_HOOK = 4, /* COMMIT: `before` did not go well */
 };
 
 /*
@@ -342,6 +361,7 @@ MESSAGE_CODEC(program);
 MESSAGE_CODEC(log);
 MESSAGE_CODEC(hook);
 MESSAGE_CODEC(order);
+MESSAGE_CODEC(outcome);
 MESSAGE_CODEC(upper);
 MESSAGE_CODEC(reset);
 MESSAGE_CODEC(pulled);
@@ -351,6 +371,11 @@ MESSAGE_CODEC(failed);
 void message_encode_generation(struct inlay_buf *b, const struct inlay_generation *g);
 int message_decode_generation(const void *payload, size_t len, struct inlay_generation *ret,
 			      struct inlay_error *err) inlay_must_check;
+
+/* Goes through texts that stand one behind the other, a length before each. False at the end, and when what is left is
+ * none. */
+bool message_next_text(struct message_text *rest, struct message_text *ret);
+void message_add_text(struct inlay_buf *b, const void *bytes, size_t len);
 
 /* WANT: ids one after the other. Decoding adds them to the set. */
 int message_decode_want(const void *payload, size_t len, struct inlay_idset *ret,

@@ -31,6 +31,7 @@ void message_encode_status(struct inlay_buf *b, const struct message_status *m)
 	inlay_buf_varint(b, m->upper_entries);
 	inlay_buf_varint(b, m->shadowed);
 	put_text(b, m->shadowed_paths);
+	put_text(b, m->hooks);
 }
 
 static void get_origin(struct inlay_cursor *c, struct inlay_generation *g)
@@ -72,6 +73,7 @@ int message_decode_status(const void *payload, size_t len, struct message_status
 	m.shadowed_paths = get_text(&c);
 	if (!c.failed && m.shadowed_paths.len)
 		c.failed |= m.shadowed_paths.bytes[m.shadowed_paths.len - 1] != 0;
+	m.hooks = get_text(&c);
 	DECODED(c, "status", m, ret, err);
 }
 
@@ -279,6 +281,54 @@ int message_decode_order(const void *payload, size_t len, struct message_order *
 	m.patterns = get_text(&c);
 	c.failed |= m.action < MESSAGE_ACTION_RUN || m.action > MESSAGE_ACTION_SIGNAL;
 	DECODED(c, "order", m, ret, err);
+}
+
+void message_encode_outcome(struct inlay_buf *b, const struct message_outcome *m)
+{
+	put_text(b, m->name);
+	put_bool(b, m->has_good);
+	put_id(b, &m->good);
+	inlay_buf_u64(b, (uint64_t)m->time_ns);
+	inlay_buf_varint(b, m->took_ns);
+	inlay_buf_varint(b, m->generation);
+	inlay_buf_u32(b, (uint32_t)m->status);
+	put_bool(b, m->timed_out);
+}
+
+int message_decode_outcome(const void *payload, size_t len, struct message_outcome *ret,
+			   struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_outcome m;
+
+	m.name = get_text(&c);
+	m.has_good = get_bool(&c);
+	get_id(&c, &m.good);
+	m.time_ns = (int64_t)inlay_cursor_u64(&c);
+	m.took_ns = inlay_cursor_varint(&c);
+	m.generation = inlay_cursor_varint(&c);
+	m.status = (int32_t)inlay_cursor_u32(&c);
+	m.timed_out = get_bool(&c);
+	c.failed |= m.time_ns < 0;
+	DECODED(c, "outcome", m, ret, err);
+}
+
+bool message_next_text(struct message_text *rest, struct message_text *ret)
+{
+	struct inlay_cursor c = inlay_cursor_of(rest->bytes, rest->len);
+
+	if (rest->len == 0)
+		return false;
+	*ret = get_text(&c);
+	if (c.failed)
+		return false;
+	*rest = (struct message_text){ret->bytes + ret->len, c.left};
+	return true;
+}
+
+void message_add_text(struct inlay_buf *b, const void *bytes, size_t len)
+{
+	inlay_buf_string(b, bytes, len);
 }
 
 void message_encode_upper(struct inlay_buf *b, const struct message_upper *m)

@@ -269,3 +269,84 @@ def test_a_host_that_is_gone_delays_no_other(project, hosts):
     r = project("up", "--once", "--trust", "--json", cwd=project.where, code=3)
     assert {e["host"] for e in r.rows if e["event"] == "up"} == {"bot2"}
     assert any(e["event"] == "state" and e["host"] == "bot1" for e in r.rows)
+
+
+BEFORE = """\
+version: 1
+hosts: [bot1, bot2]
+components:
+  nav:
+    source: nav
+    target: ws/nav
+    before: {run: 'echo now $(cat config) then $(tr "\\\\0" " " < $INLAY_CHANGED); test -e ../fail || exit 0;
+                   test $(cat ../fail) = hang || exit 3; sleep 1002', inputs: [config], timeout: 400ms}
+    reload: [{match: [config], run: cat config}]
+"""
+
+
+def test_before_quiesces_and_can_stop_a_change_set(project, hosts):
+    where = project.where
+    write(where / "inlay.yaml", BEFORE)
+    up = Up(project, where, "--trust")
+    up.wait(event="ready")
+    assert not [e for e in up.events if e.get("step") == "before"]  # nothing was shown yet
+
+    def edit(text, path="nav/config"):
+        mark = len(up.events)
+        write(where / path, text)
+        return mark
+
+    # It runs while the old state is shown, with what is coming, and reload comes behind.
+    mark = edit("second\n")
+    for h in hosts:
+        up.wait(since=mark, event="hook-end", host=h, step="reload 1", ok=True)
+        assert up.text(since=mark, host=h, step="before") == "now first then config\n"
+        steps = [(e["event"], e.get("step")) for e in up.events[mark:] if e.get("host") == h]
+        assert steps.index(("hook-end", "before")) < steps.index(("visible", None)) \
+            < steps.index(("hook-begin", "reload 1"))
+    # What it does not read does not start it.
+    mark = edit("other\n", "nav/signalled")
+    for h in hosts:
+        up.wait(since=mark, event="visible", host=h)
+    assert not [e for e in up.events[mark:] if e.get("step") == "before"]
+    # One host refuses: it keeps the old state, the other one goes on.
+    write(home(hosts, "bot1") / "ws/fail", "yes")
+    mark = edit("third\n")
+    up.wait(since=mark, event="visible", host="bot2")
+    e = up.wait(since=mark, event="state", host="bot1")
+    assert e["state"] == "halted" and "nav.before failed with 3: the change set is not shown" in e["why"]
+    assert (home(hosts, "bot1") / "ws/nav/config").read_text() == "second\n"
+    assert (home(hosts, "bot2") / "ws/nav/config").read_text() == "third\n"
+    hooks = {h["hook"]: h for h in project("status", "--json", "bot1:ws/nav").rows[0]["hooks"]}
+    assert hooks["nav.before"]["exit"] == 3 and not hooks["nav.before"]["ok"]
+    assert hooks["nav.reload1"]["ok"] and hooks["nav.reload1"]["took_ms"] > 0
+    assert "nav.before: failed with 3" in project("status", "bot1:ws/nav").out
+    # One that hangs is ended with its time; the next change begins anew and brings all of it.
+    write(home(hosts, "bot1") / "ws/fail", "hang")
+    mark = edit("fourth\n")
+    assert up.wait(since=mark, event="hook-end", host="bot1", step="before")["timed_out"]
+    assert "did not end in time" in up.wait(since=mark, event="state", host="bot1")["why"]
+    assert subprocess.run(["pgrep", "-f", "^sleep 1002$"]).returncode == 1
+    (home(hosts, "bot1") / "ws/fail").unlink()
+    mark = edit("fifth\n")
+    up.wait(since=mark, event="hook-end", host="bot1", step="reload 1", ok=True)
+    assert tree(home(hosts, "bot1") / "ws/nav") == tree(where / "nav")
+    assert up.end()[0] == 0
+
+
+def test_a_device_is_looked_at_before_the_start(project, hosts):
+    where = project.where
+    write(where / "inlay.yaml", """\
+version: 1
+hosts: [bot1]
+components:
+  nav: {source: nav, target: ws/nav, env: {COLOUR: red}, run: [python3, server.py],
+        devices: [/dev/null, "${DEVICE}"]}
+""")
+    project.env["DEVICE"] = str(home(hosts, "bot1") / "camera")
+    r = project("up", "--once", "--trust", "--json", cwd=where, code=1)
+    assert any("'nav' needs" in e["text"] and "camera, which is not there" in e["text"] and "dmesg" in e["text"]
+               for e in r.rows if e["event"] == "failed")
+    write(home(hosts, "bot1") / "camera", "")
+    project("up", "--once", cwd=where)
+    until(lambda: "nav first red" in nav_log(project, "bot1"))

@@ -36,6 +36,7 @@ static void decode_all(const struct frame *f)
 	DECODE(log);
 	DECODE(hook);
 	DECODE(order);
+	DECODE(outcome);
 	DECODE(upper);
 	DECODE(reset);
 	DECODE(pulled);
