@@ -319,3 +319,28 @@ bool inlay_ignore_match(const struct inlay_ignore *rules, const char *name, size
 						 (const char *)list->text + r->text, r->negated};
 	return r && !r->negated;
 }
+
+int inlay_ignore_match_path(struct inlay_ignore *root, const char *path, size_t len, bool is_dir,
+			    struct inlay_error *err)
+{
+	struct inlay_ignore *rules = inlay_ignore_ref(root);
+	int r = 0;
+
+	for (const char *end = path + len; r == 0 && path < end;) {
+		const char *slash = memchr(path, '/', (size_t)(end - path));
+		size_t n = (size_t)((slash ? slash : end) - path);
+		struct inlay_ignore *inner;
+		if (inlay_ignore_match(rules, path, n, slash || is_dir, NULL)) {
+			r = 1;
+		} else if (slash) {
+			r = inlay_ignore_enter(rules, -1, path, n, false, false, &inner, err);
+			if (r == 0) {
+				inlay_ignore_unref(rules);
+				rules = inner;
+			}
+		}
+		path += n + 1;
+	}
+	inlay_ignore_unref(rules);
+	return r;
+}

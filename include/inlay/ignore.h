@@ -77,4 +77,9 @@ struct inlay_ignore_why {
 bool inlay_ignore_match(const struct inlay_ignore *rules, const char *name, size_t len, bool is_dir,
 			struct inlay_ignore_why *why);
 
+/* As git would decide of a path below the directory of `root`: it, or a directory above it, by these rules alone (no
+ * files are read). 1 = left out, 0 = not. */
+int inlay_ignore_match_path(struct inlay_ignore *root, const char *path, size_t len, bool is_dir,
+			    struct inlay_error *err) inlay_must_check;
+
 #endif

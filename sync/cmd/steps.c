@@ -10,8 +10,8 @@
 
 const char *steps_event_name(enum site_event_kind kind)
 {
-	static const char *const names[] = {"hook-begin", "hook-output", "hook-end", "up",
-					    "failed"};
+	static const char *const names[] = {"hook-begin", "hook-output", "hook-end",
+					    "up",         "failed",      "back"};
 
 	return names[kind];
 }
@@ -33,6 +33,13 @@ void steps_fill_json(json_t *j, const struct site_event *e)
 	if (e->kind == SITE_TEXT)
 		(void)json_object_set_new(j, "stream",
 					  json_string(e->errors ? "stderr" : "stdout"));
+	if (e->kind == SITE_BACK)
+		(void)json_object_update_new(
+			j, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "folder", e->back->folder,
+				     "brought", (json_int_t)e->back->brought, "bytes",
+				     (json_int_t)e->back->bytes, "same", (json_int_t)e->back->same,
+				     "conflicts", (json_int_t)e->back->conflicts, "failed",
+				     (json_int_t)e->back->failures));
 	if (e->kind == SITE_END) {
 		steps_fill_result(j, e->status, e->timed_out);
 		(void)json_object_update_new(j, json_pack("{s:b, s:o}", "cut", e->cut, "took_ms",
@@ -59,6 +66,21 @@ void steps_put_end(struct inlay_buf *b, const struct site_event *e)
 	inlay_text_duration(b, e->took_ns);
 	if (e->cut)
 		inlay_buf_printf(b, " (some of its output was left out)");
+}
+
+void steps_put_back(struct inlay_buf *b, const struct back_counts *c)
+{
+	inlay_buf_printf(b, "back to ");
+	inlay_text_escape(b, c->folder, strlen(c->folder));
+	inlay_buf_printf(b, ": %llu brought (", (unsigned long long)c->brought);
+	inlay_text_size(b, c->bytes);
+	inlay_buf_printf(b, "), %llu the same", (unsigned long long)c->same);
+	if (c->conflicts)
+		inlay_buf_printf(b,
+				 ", %llu kept: changed here ('inlay pull --force' overwrites them)",
+				 (unsigned long long)c->conflicts);
+	if (c->failures)
+		inlay_buf_printf(b, ", %llu failed", (unsigned long long)c->failures);
 }
 
 struct steps_partial {

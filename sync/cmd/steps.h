@@ -9,7 +9,7 @@
 #include "inlay/bytes.h"
 #include "project/sites.h"
 
-/* "hook-begin", "hook-output", "hook-end", "up", "failed". */
+/* "hook-begin", "hook-output", "hook-end", "up", "failed", "back". */
 const char *steps_event_name(enum site_event_kind kind);
 /* Puts what the event says into the object. */
 void steps_fill_json(json_t *j, const struct site_event *e);
@@ -19,6 +19,9 @@ void steps_fill_result(json_t *j, int status, bool timed_out);
 void steps_put_end(struct inlay_buf *b, const struct site_event *e);
 /* "ok", "failed with 3", "ended by SIGTERM", "did not end in time": the last of a hook. */
 void steps_put_result(struct inlay_buf *b, int status, bool timed_out);
+
+/* "back to out/: 3 brought (12 kB), 1 the same". */
+void steps_put_back(struct inlay_buf *b, const struct back_counts *c);
 
 /* What hooks write, as whole lines; an end without a newline waits for the rest. */
 struct steps_lines {

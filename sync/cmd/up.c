@@ -297,6 +297,10 @@ static void step_text(struct options *o, const struct up_event *e)
 		steps_put_end(&b, s);
 		set_state(o, s->site, "%s %s", s->step, s->ok ? "ok" : "FAILED");
 		break;
+	case SITE_BACK:
+		inlay_buf_printf(&b, ": ");
+		steps_put_back(&b, s->back);
+		break;
 	case SITE_UP:
 		inlay_buf_printf(&b, ": up");
 		set_state(o, s->site, "up");
@@ -414,6 +418,7 @@ static int open_project(struct options *o, struct config_set *set, struct up_opt
 					  *components ? (const char *const *)components : NULL,
 				  .hosts = o->host_count ? o->hosts : NULL,
 				  .state = state,
+				  .dev_state = o->common.state,
 				  .rsh = o->common.rsh,
 				  .transport = transport,
 				  .once = o->once,
@@ -574,14 +579,10 @@ static int build_all(struct options *o, struct up *up)
 {
 	size_t failed = 0, built = 0;
 
-	up->sites.tell = on_step;
-	up->sites.ctx = o;
-	(void)pthread_mutex_init(&up->sites.lock, NULL);
-	(void)pthread_mutex_init(&up->sites.telling, NULL);
+	sites_alone(&up->sites, on_step, o);
 	for (size_t i = 0; i < up->sites.count; i++) {
 		struct site *p = &up->sites.list[i];
 		struct inlay_error err = {0};
-		p->all = &up->sites;
 		if (!p->component->build.head.at)
 			continue;
 		built++;

@@ -7,7 +7,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/patterns.h"
-#include "cmd/place.h"
+#include "session/place.h"
 #include "cmd/print.h"
 #include "inlay/cleanup.h"
 #include "inlay/digest.h"

@@ -25,6 +25,16 @@ int64_t order_timeout(const struct config_component *c, const char *step)
 	return t->build_ns ? t->build_ns : 3600 * S;
 }
 
+static int64_t stop_time(const struct config_component *c)
+{
+	return c->run.stop_timeout_ns ? c->run.stop_timeout_ns : stop_timeout_ns;
+}
+
+int64_t order_start_time(const struct config_component *c)
+{
+	return stop_time(c) + (c->timeouts.run_ns ? c->timeouts.run_ns : 60 * S);
+}
+
 /* "a\nb" from a list of patterns. */
 static void join(const struct config_texts *list, struct inlay_buf *b)
 {
@@ -131,7 +141,7 @@ int order_program(struct inlay_buf *b, const struct config_component *c,
 				       "run has no command, and the image has none either");
 	struct inlay_run_spec run = spec_of(c, own ? &p->command : command,
 					    p->dir || own ? p->dir : dir,
-					    p->stop_timeout_ns ? p->stop_timeout_ns : stop_timeout_ns);
+					    stop_time(c));
 
 	run.wanted = true;
 	run.devices = (char **)c->devices.items;

@@ -12,6 +12,9 @@
 /* The time that a hook has when its own `timeout` does not say, by its step. */
 int64_t order_timeout(const struct config_component *c, const char *step);
 
+/* How long it may take until its program was started or restarted: what was there before has its time to end. */
+int64_t order_start_time(const struct config_component *c);
+
 /* An order that runs `hook`; `step` is "before", "build" or "after". */
 int order_run(struct inlay_buf *b, const struct config_component *c, const char *step,
 	      const struct config_hook *hook, struct inlay_error *err) inlay_must_check;

@@ -102,12 +102,14 @@ int up_init(struct up *up, const struct up_options *o, struct inlay_error *err)
 	int r = check_names(o, err);
 
 	up->o = o;
-	up->sites = (struct sites){0};
+	up->sites = (struct sites){.backs = &up->backs};
 	for (size_t i = 0; i < c->components.count; i++)
 		count += c->ordered[i]->host_count;
 	up->sites.list = calloc(count + 1, sizeof *up->sites.list);
 	if (!up->sites.list)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
+	if (r == 0)
+		r = backs_init(&up->backs, c, o->dev_state, err);
 	for (size_t i = 0; r == 0 && i < c->components.count; i++)
 		for (size_t h = 0; r == 0 && h < c->ordered[i]->host_count; h++)
 			if (wanted(o, c->ordered[i], c->ordered[i]->host_list[h]))
@@ -122,6 +124,7 @@ void up_fini(struct up *up)
 	for (size_t i = 0; i < up->sites.count; i++)
 		site_fini(&up->sites.list[i]);
 	free(up->sites.list);
+	backs_fini(&up->backs);
 	up->sites = (struct sites){0};
 }
 

@@ -18,6 +18,7 @@ struct up_options {
 	const char *state;             /* --state, as it was given; NULL = the default */
 	const char *rsh;               /* -e */
 	const char *transport;         /* --transport */
+	const char *dev_state;         /* where the dev side's state is */
 	bool no_hooks;                 /* sync only */
 	bool once;                     /* end when all is up */
 	bool no_boot;
@@ -45,6 +46,7 @@ struct up_event {
 struct up {
 	const struct up_options *o;
 	struct sites sites;
+	struct backs backs;
 	void (*tell)(void *ctx, const struct up_event *e); /* by one thread at a time */
 	void *ctx;
 };

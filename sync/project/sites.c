@@ -75,6 +75,7 @@ static int ask(struct site *p, const struct message_request *m,
 		if (r < 0)
 			return r;
 		p->began = false;
+		p->client.answer_ns = p->answer_ns;
 		r = client_request(&p->client, m, row, ctx, err);
 		if (r >= 0)
 			return r == CLIENT_FAILED ? err->code : 0;
@@ -170,7 +171,38 @@ static int run_hook(struct site *p, const char *step, const struct config_hook *
 	return r;
 }
 
+/* ---- what comes back ---- */
+
+static void tell_back(void *ctx, const struct back_counts *counts)
+{
+	struct site *p = ctx;
+
+	tell(p, (struct site_event){.kind = SITE_BACK, .step = "back", .back = counts});
+}
+
+static int bring_back(struct site *p, struct inlay_error *err)
+{
+	int r = p->connected || p->component->back.count == 0 ? 0 : call_host(p, err);
+
+	if (r == 0)
+		r = back_bring(p->all->backs, p->component, p->host, &p->client, tell_back, p, err);
+	/* Rows may be left that nobody reads. */
+	if (r != 0)
+		disconnect(p);
+	return r == CLIENT_FAILED ? err->code : r;
+}
+
 /* ---- the rounds ---- */
+
+static int build_and_bring(struct site *p, uint64_t to, bool *ret_done, struct inlay_error *err)
+{
+	bool built = false;
+	int r = run_hook(p, "build", &p->component->build, MESSAGE_HOOK_SINCE_SUCCESS, to, &built,
+			 err);
+
+	*ret_done |= built;
+	return r == 0 && built ? bring_back(p, err) : r;
+}
 
 static int kept_row(void *ctx, const struct frame *f, struct inlay_error *err)
 {
@@ -190,7 +222,12 @@ static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 	int r = order_program(&spec, p->component, &p->image_command, p->image_dir, err);
 	struct message_request m = {
 		.verb = MESSAGE_VERB_RUN, .flags = 1, .body = {(const char *)spec.data, spec.len}};
-	return r < 0 ? r : ask(p, &m, kept_row, ret_kept, err);
+	if (r < 0)
+		return r;
+	p->answer_ns = order_start_time(p->component);
+	r = ask(p, &m, kept_row, ret_kept, err);
+	p->answer_ns = 0;
+	return r;
 }
 
 static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint8_t remember,
@@ -202,8 +239,12 @@ static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint
 
 	(void)snprintf(step, sizeof step, "reload %zu", i + 1);
 	int r = order_reload(&order, p->component, i, err);
+	/* A command has its own time, and the host minds it. */
+	if (!((const struct config_reload *)p->component->reload.items)[i].run.count)
+		p->answer_ns = order_start_time(p->component);
 	if (r == 0)
 		r = do_step(&s, &order, from, to, err);
+	p->answer_ns = 0;
 	*ret_done |= s.began;
 	return r;
 }
@@ -211,8 +252,7 @@ static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint
 static int first_round(struct site *p, uint64_t to, struct inlay_error *err)
 {
 	bool done = false, kept = !p->component->run.head.at;
-	int r = run_hook(p, "build", &p->component->build, MESSAGE_HOOK_SINCE_SUCCESS, to, &done,
-			 err);
+	int r = build_and_bring(p, to, &done, err);
 
 	if (r == 0)
 		r = run_program(p, &kept, err);
@@ -229,8 +269,7 @@ static int first_round(struct site *p, uint64_t to, struct inlay_error *err)
 static int later_round(struct site *p, uint64_t from, uint64_t to, struct inlay_error *err)
 {
 	bool done = false;
-	int r = run_hook(p, "build", &p->component->build, MESSAGE_HOOK_SINCE_SUCCESS, to, &done,
-			 err);
+	int r = build_and_bring(p, to, &done, err);
 
 	for (size_t i = 0; r == 0 && i < p->component->reload.count; i++)
 		r = apply_rule(p, i, from, to, 0, &done, err);
@@ -404,6 +443,16 @@ void sites_lost(struct sites *all, struct site *one)
 	(void)pthread_cond_broadcast(&all->changed);
 }
 
+void sites_alone(struct sites *all, void (*say)(void *ctx, const struct site_event *e), void *ctx)
+{
+	all->tell = say;
+	all->ctx = ctx;
+	(void)pthread_mutex_init(&all->lock, NULL);
+	(void)pthread_mutex_init(&all->telling, NULL);
+	for (size_t i = 0; i < all->count; i++)
+		all->list[i].all = all;
+}
+
 int site_build(struct site *p, struct inlay_error *err)
 {
 	struct config_hook hook = p->component->build;
@@ -414,6 +463,16 @@ int site_build(struct site *p, struct inlay_error *err)
 	/* All of it counts as changed. */
 	hook.inputs = (struct config_texts){0};
 	int r = run_hook(p, "build", &hook, 0, p->shown, &done, err);
+	if (r == 0)
+		r = bring_back(p, err);
+	disconnect(p);
+	return r;
+}
+
+int site_back(struct site *p, struct inlay_error *err)
+{
+	int r = bring_back(p, err);
+
 	disconnect(p);
 	return r;
 }

@@ -7,8 +7,8 @@
  * connection of its own, so that a hook that takes long delays no sync and no other site. Change sets that come
  * meanwhile are taken together.
  *
- *     first:  build (unless nothing that it reads changed since it ended well), run, after
- *     later:  build, the rules of `reload` in the order of the file, after
+ *     first:  build (unless nothing that it reads changed since it ended well), back, run, after
+ *     later:  build, back, the rules of `reload` in the order of the file, after
  *
  * A site waits for the sites that it needs on the same host, or for all of them when there is none on it: the first
  * time until they are up, later until they are idle. What fails ends the round; the next change set begins
@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "project/back.h"
 #include "session/client.h"
 
 enum site_event_kind {
@@ -28,6 +29,7 @@ enum site_event_kind {
 	SITE_END,   /* it ended: status, took_ns, timed_out; ok */
 	SITE_UP,    /* the first round went well */
 	SITE_FAIL,  /* a round ended here: text says why */
+	SITE_BACK,  /* something came back: `back` */
 };
 
 struct site;
@@ -41,6 +43,7 @@ struct site_event {
 	bool errors, ok, timed_out, cut;
 	int status; /* as of waitpid */
 	int64_t took_ns;
+	const struct back_counts *back;
 };
 
 /* What a host says of a hook, as an event of a site that is still to be named. False: it was skipped. */
@@ -69,7 +72,8 @@ struct site {
 	/* the thread's own */
 	struct client client;
 	bool connected, began;
-	pthread_t thread; /* 0 = none */
+	int64_t answer_ns; /* how long the answer to the question at hand may take; 0 = any time */
+	pthread_t thread;  /* 0 = none */
 };
 
 struct sites {
@@ -82,6 +86,7 @@ struct sites {
 	void (*settled)(void *ctx); /* a round is over; by any thread; may be NULL */
 	void *ctx;
 	pthread_mutex_t telling;
+	struct backs *backs;
 };
 
 /* Starts a thread for each site. The list was filled by the caller, zeroed but for what stands above `all`. */
@@ -93,8 +98,12 @@ void sites_shown(struct sites *p, struct site *one, uint64_t generation);
 /* It cannot be reached, or a safety halt keeps it from being synced, for now. */
 void sites_lost(struct sites *p, struct site *one);
 
+/* Instead of sites_start: the sites are used one by one, by this thread, with site_build and site_back. */
+void sites_alone(struct sites *p, void (*tell)(void *ctx, const struct site_event *e), void *ctx);
 /* Runs a component's build now, whatever changed, without a thread. */
 int site_build(struct site *p, struct inlay_error *err) inlay_must_check;
+/* Brings back what `back` of its component says, likewise. */
+int site_back(struct site *p, struct inlay_error *err) inlay_must_check;
 void site_fini(struct site *p);
 
 /* Hosts that are reached over a network, each counted once: what the choice of a transport goes by. */

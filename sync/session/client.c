@@ -321,7 +321,7 @@ int client_request(struct client *c, const struct message_request *m,
 	message_encode_request(&b, m);
 	int r = client_send(c, MESSAGE_REQUEST, &b, err);
 	while (r == 0) {
-		r = client_recv(c, 0, &f, err);
+		r = client_recv(c, c->answer_ns, &f, err);
 		if (r == 0 && f.type == MESSAGE_END)
 			return 0;
 		if (r == 0 && f.type == MESSAGE_ROW)

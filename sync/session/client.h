@@ -36,6 +36,7 @@ struct client {
 	char program[64], machine[32]; /* the peer's */
 	uint32_t uid;
 	uint64_t bwlimit;
+	int64_t answer_ns; /* how long the next row of an answer may take; 0 = any time */
 	struct message_failed failed; /* the last FAILED; its text is in the error */
 };
 

@@ -87,8 +87,8 @@ void serve_image_end(struct serve *s);
 extern const struct objects_sink serve_image_sink;
 
 /*
- * Runs what OPEN named, before a change set of which this is the tree is shown. SERVE_PUT_OFF: it did not go well, *cause
- * says how; the change set is not to be shown.
+ * Runs what OPEN named, before a change set of which this is the tree is shown. SERVE_PUT_OFF: it did not go well,
+ * *cause says how; the change set is not to be shown.
  */
 enum { SERVE_PUT_OFF = 100 };
 int serve_before(struct serve *s, const struct inlay_digest *tree, struct inlay_error *cause,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is done behind a change set, if one of its paths matches: a program is restarted or gets a signal, or a hook is
- * run, once; and what quiesces a program before a change set is shown. A hook gets the changed paths as files, what it writes goes to the client as it comes, and it ends with
- * its time, or with the client. Which tree a hook ended well with is remembered, so that it can be left out as long as
- * nothing that it reads has changed, also by another client.
+ * run, once; and what quiesces a program before a change set is shown. A hook gets the changed paths as files, what it
+ * writes goes to the client as it comes, and it ends with its time, or with the client. Which tree a hook ended well
+ * with is remembered, so that it can be left out as long as nothing that it reads has changed, also by another client.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -112,38 +112,14 @@ static bool only_a_directory(const struct inlay_entry *before, const struct inla
 
 /* ---- does it concern us? ---- */
 
-/* As git would decide whether to ignore the path: it, or a directory above it. */
-static int path_matches(struct inlay_ignore *root, const char *path, size_t len, bool is_dir,
-			struct inlay_error *err)
-{
-	struct inlay_ignore *rules = inlay_ignore_ref(root);
-	int r = 0;
-
-	for (const char *end = path + len; r == 0 && path < end;) {
-		const char *slash = memchr(path, '/', (size_t)(end - path));
-		size_t n = (size_t)((slash ? slash : end) - path);
-		struct inlay_ignore *inner;
-		if (inlay_ignore_match(rules, path, n, slash || is_dir, NULL)) {
-			r = INLAY_TREES_STOP;
-		} else if (slash) {
-			r = inlay_ignore_enter(rules, -1, path, n, false, false, &inner, err);
-			if (r == 0) {
-				inlay_ignore_unref(rules);
-				rules = inner;
-			}
-		}
-		path += n + 1;
-	}
-	inlay_ignore_unref(rules);
-	return r;
-}
-
 static int match_change(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
 			const struct inlay_entry *after, struct inlay_error *err)
 {
 	if (only_a_directory(before, after))
 		return 0;
-	return path_matches(ctx, path, len, inlay_entry_is_dir(after ? after : before), err);
+	int r = inlay_ignore_match_path(ctx, path, len, inlay_entry_is_dir(after ? after : before),
+					err);
+	return r > 0 ? INLAY_TREES_STOP : r;
 }
 
 static int no_match(void *ctx, const char *path, size_t len, const struct inlay_entry *before,

@@ -92,9 +92,9 @@ struct message_open {
 	uint64_t lock_wait_ms;
 	uint64_t lease; /* a session with the same one (not 0) gives its lock to this one */
 	struct message_config config;
-	/* struct message_order, RUN: what runs there before a change set of this session is shown; empty = nothing.
-	 * It is told in ROWs (struct message_hook) before VISIBLE; when it does not go well, nothing is shown and FAILED
-	 * says so (MESSAGE_REASON_HOOK). */
+	/* struct message_order, RUN: what runs there before a change set of this session is shown; empty =
+	 * nothing. It is told in ROWs (struct message_hook) before VISIBLE; when it does not go well, nothing is
+	 * shown and FAILED says so (MESSAGE_REASON_HOOK). */
 	struct message_text before;
 };
 
@@ -372,8 +372,8 @@ void message_encode_generation(struct inlay_buf *b, const struct inlay_generatio
 int message_decode_generation(const void *payload, size_t len, struct inlay_generation *ret,
 			      struct inlay_error *err) inlay_must_check;
 
-/* Goes through texts that stand one behind the other, a length before each. False at the end, and when what is left is
- * none. */
+/* Goes through texts that stand one behind the other, a length before each. False at the end, and when what is
+ * left is none. */
 bool message_next_text(struct message_text *rest, struct message_text *ret);
 void message_add_text(struct inlay_buf *b, const void *bytes, size_t len);
 

@@ -2,6 +2,7 @@
 """inlay.yaml: read, checked with places and suggestions, shown; init."""
 import json
 import os
+import re
 
 import pytest
 
@@ -89,12 +90,39 @@ def test_show_resolves_hosts_order_and_what_is_personal(inlay, project):
      ["the variable UNSET_ is not set"]),
     ("components:\n  a: {source: x, target: t, hosts: h}\n", ["'version' is missing"]),
     ("", ["inlay.yaml is empty or no map"]),
+    *[(f"version: 1\nhosts: [h]\ncomponents:\n  a: {{source: x, target: t, {value}}}\n", [f"inlay.yaml:4:{column}: " + why])
+      for value, column, why in [
+          ("env: [A=b]", 34, "a map of variables is expected here, not a list"),
+          ("env: {A: [1]}", 38, "a text is expected here, not a list"),
+          ("env: {'A=b': c}", 35, "'A=b' is no name of a variable"),
+          ("needs: {b: c}", 36, "a list of texts is expected here, not a map"),
+          ("gitignore: maybe", 40, "true or false is expected here, not 'maybe'"),
+          ("build: {run: x, timeout: soon}", 54, "'soon'"),
+          ("build: {run: {}}", 42, "a command: a text for the shell, or a list of arguments is expected here"),
+          ("build: {}", 36, "'run' is missing"),
+          ("run: ''", 34, "the command is empty"),
+          ("run: {command: x, restart: on-failur}", 56, "the value 'on-failur' is not known; did you mean 'on-failure'?"),
+          ("reload: {match: x}", 37, "a list is expected here, not a map"),
+          ("reload: [{match: x, restrat: true}]", 49, "the key 'restrat' is not known; did you mean 'restart'?"),
+          ("reload: [{match: x}]", 38, "exactly one of run, restart and signal is wanted here"),
+          ("befor: x", 29, "the key 'befor' is not known; did you mean 'before'?"),
+          ("back: [{match: x, to: ../y}]", 36, "'to' is a folder inside the project, not '../y'"),
+          ("back: [{to: y}]", 36, "'match' is missing"),
+          ("hosts: [h, g], back: [{match: x, to: y}]", 51, "'a' is on 2 hosts, whose files would overwrite each other: "
+           "put {host} into 'y'"),
+          ("devices: video0, run: x", 3, "the device 'video0' is not an absolute path like /dev/video0"),
+          ("devices: /dev/video0", 3, "'a' has devices and no program that needs them"),
+          ("redirect: [log, a/../..]", 3, "'a/../..' is no directory inside 'a' to redirect"),
+          ("timeouts: {conect: 3s}", 40, "the key 'conect' is not known; did you mean 'connect'?"),
+          ("timeouts: 3s", 39, "a map is expected here, not a text"),
+      ]],
 ])
 def test_what_is_wrong_is_told_with_its_place(inlay, project, text, wanted):
     where = project(text, hosts="groups: {lab: [x]}\n")
     found = problems(inlay, where)
     for w in wanted:
         assert any(w in f for f in found), found
+    assert not text or all(re.match(r"(\S*/hosts|inlay)\.yaml:\d+:\d+: ", f) for f in found), found
 
 
 @pytest.mark.parametrize("text", [

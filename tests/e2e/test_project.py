@@ -350,3 +350,88 @@ components:
     write(home(hosts, "bot1") / "camera", "")
     project("up", "--once", cwd=where)
     until(lambda: "nav first red" in nav_log(project, "bot1"))
+
+
+BACK = """\
+version: 1
+hosts: [bot1, bot2]
+components:
+  nav:
+    source: nav
+    target: ws/nav
+    build: {run: "mkdir -p gen; cat config > gen/table.h; echo x > gen/other", inputs: [config]}
+    back: [{match: ["gen/*.h"], to: "built/{host}"}]
+"""
+
+
+def test_results_of_a_build_come_back(project, hosts):
+    where = project.where
+    write(where / "inlay.yaml", BACK)
+    up = Up(project, where, "--trust")
+    up.wait(event="ready")
+    for h in hosts:
+        e = up.wait(event="back", host=h)
+        assert (e["brought"], e["conflicts"], e["folder"]) == (1, 0, "built/{host}")
+        assert (where / f"built/{h}/gen/table.h").read_text() == "first\n"
+        assert not (where / f"built/{h}/gen/other").exists()
+    # What is edited here stays, what a build brought is replaced.
+    write(where / "built/bot1/gen/table.h", "mine\n")
+    mark = len(up.events)
+    write(where / "nav/config", "second\n")
+    assert up.wait(since=mark, event="back", host="bot1")["conflicts"] == 1
+    assert up.wait(since=mark, event="back", host="bot2")["brought"] == 1
+    assert (where / "built/bot1/gen/table.h").read_text() == "mine\n"
+    assert (where / "built/bot2/gen/table.h").read_text() == "second\n"
+    assert up.end()[0] == 0
+    # The same by hand; HOST:PATH is as it was.
+    assert "1 kept" in project("pull", "nav", "--host", "bot1", cwd=where, code=4).out
+    assert "+ gen/table.h" in project("pull", "nav", "-H", "bot1", "--dry-run", cwd=where).out
+    r = project("pull", "--force", "--json", cwd=where)
+    assert {e["host"]: e["brought"] for e in r.rows if e["event"] == "back"} == {"bot1": 1, "bot2": 0}
+    assert (where / "built/bot1/gen/table.h").read_text() == "second\n"
+    project("pull", "bot1:ws/nav", where / "all", cwd=where)
+    assert (where / "all/gen/other").read_text() == "x\n"
+    assert "no component 'na'" in project("pull", "-H", "bot1", "na", cwd=where, code=1).err
+
+
+def looping(project, inputs, ignore="[]"):
+    write(project.where / "nav/x.h", inputs + ignore)
+    write(project.where / "nav/x.py", inputs + ignore)
+    write(project.where / "inlay.yaml", f"""\
+version: 1
+hosts: [bot1]
+components:
+  nav:
+    source: nav
+    target: ws/nav
+    ignore: {ignore}
+    build: {{run: date +%N > gen.h, inputs: {inputs}}}
+    back: [{{match: [gen.h], to: web}}]
+  web:
+    source: web
+    target: ws/web
+    needs: nav
+    build: {{run: date +%N > made.h}}
+    back: [{{match: [made.h], to: nav}}]
+""")
+    r = project("up", "--once", "--trust", "--json", cwd=project.where, code=None)
+    return r.code, [e["text"] for e in r.rows if e["event"] == "failed"]
+
+
+def test_builds_that_start_each_other_are_a_loop(project, hosts):
+    code, why = looping(project, '["*.h"]')
+    assert code == 3 and len(why) == 1
+    assert "'back' of 'web' would bring made.h to where it is an input of 'nav'" in why[0]
+    assert "web -> nav -> web" in why[0]
+    assert not (project.where / "nav/made.h").exists()
+    # It is none when the chain is cut.
+    assert looping(project, '["*.py"]') == (0, [])
+    assert looping(project, '["*.h"]', '["made.h"]') == (0, [])
+    write(project.where / "inlay.yaml", """\
+version: 1
+hosts: [bot1]
+components:
+  nav: {source: nav, target: ws/nav, build: date +%N > gen.h, back: [{match: "*.h", to: nav}]}
+""")
+    r = project("build", cwd=project.where, code=1)
+    assert "would bring gen.h to where it is an input of its own build" in r.err

@@ -12,11 +12,13 @@
 static char sh[] = "sh", c[] = "-c", loop[] = "exec sleep 9", colour[] = "COLOUR=blue",
 	    dir[] = "sub";
 static char *argv[] = {sh, c, loop, NULL}, *env[] = {colour, NULL};
+static char device[] = "/dev/null", *devices[] = {device, NULL};
 
 static struct inlay_run_spec spec_of(const char *name)
 {
 	struct inlay_run_spec s = {.argv = argv,
 				   .env = env,
+				   .devices = devices,
 				   .dir = dir,
 				   .stop_signal = SIGTERM,
 				   .stop_timeout_ns = 5000000000ll,
@@ -33,7 +35,7 @@ static void a_spec_has_these_bytes(void **state)
 		"iRUN\x01\x01\x01\x0f\x00\xf2\x05\x2a\x01\x00\x00\x00\x03svc\x03sub"
 		"\x03\x02sh\x02-c\x0c"
 		"exec sleep 9\x01\x0b"
-		"COLOUR=blue";
+		"COLOUR=blue\x01\x09/dev/null";
 	auto_buf struct inlay_buf b = {0};
 	struct inlay_run_spec s = spec_of("svc"), got;
 	struct inlay_error err = {0};
@@ -47,6 +49,8 @@ static void a_spec_has_these_bytes(void **state)
 	assert_string_equal(got.argv[2], loop);
 	assert_null(got.argv[3]);
 	assert_string_equal(got.env[0], colour);
+	assert_string_equal(got.devices[0], device);
+	assert_null(got.devices[1]);
 	assert_string_equal(got.dir, "sub");
 	assert_int_equal(got.stop_signal, SIGTERM);
 	assert_int_equal(got.restart, INLAY_RUN_ON_FAILURE);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cmd/place.h"
+#include "session/place.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef CMD_PLACE_H
-#define CMD_PLACE_H
+#ifndef SESSION_PLACE_H
+#define SESSION_PLACE_H
 
 /* A path of the user's, inside the source folder that it belongs to, and what the ignore rules say of it. */
 
