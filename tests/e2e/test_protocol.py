@@ -41,8 +41,9 @@ def hello(version=1, least=1):
 
 
 def open_(path, flags=CREATE | WRITE):
-    root, wait, lease, config = bytes(32), bytes(1), bytes(8), bytes(2)
-    return frame(OPEN, bytes([flags]) + text(path) + text("test") + text("test:/") + root + wait + lease + config)
+    root, wait, lease, config, before = bytes(32), bytes(1), bytes(8), bytes(2), text("")
+    return frame(OPEN, bytes([flags]) + text(path) + text("test") + text("test:/") + root + wait + lease + config
+                 + before)
 
 
 class Peer:
