@@ -83,13 +83,13 @@ struct config_component {
 	struct config_texts redirect; /* directories there that are plain local storage */
 	struct config_hook before, build, after;
 	struct config_program run;
-	struct config_image image;      /* of the project, when the component names none */
-	unsigned runtime;               /* 1 + enum inlay_runtime; 0 = not given */
-	const char *user;               /* in the image; NULL = as the image says */
-	struct config_texts entrypoint; /* items NULL: as the image says */
+	struct config_image image;       /* of the project, when the component names none */
+	unsigned runtime;                /* 1 + enum inlay_runtime; 0 = not given */
+	const char *user;                /* in the image; NULL = as the image says */
+	struct config_texts entrypoint;  /* items NULL: as the image says */
 	struct config_objects back;      /* struct config_back */
 	struct config_timeouts timeouts; /* its own, else the project's */
-	struct config_objects reload; /* struct config_reload */
+	struct config_objects reload;    /* struct config_reload */
 	/* found by config_load */
 	char *source_path;               /* absolute */
 	const struct config_image *base; /* NULL = none */
@@ -127,7 +127,7 @@ struct config {
 	struct config_watch watch;
 	struct config_image image; /* of components that name none */
 	struct config_timeouts timeouts;
-	uint64_t bwlimit;          /* bytes a second, 0 = none */
+	uint64_t bwlimit; /* bytes a second, 0 = none */
 	/* found by config_load */
 	char *path; /* of inlay.yaml, absolute */
 	char *directory;

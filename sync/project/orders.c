@@ -139,9 +139,8 @@ int order_program(struct inlay_buf *b, const struct config_component *c,
 	if (!own && command->count == 0)
 		return inlay_error_set(err, -EINVAL,
 				       "run has no command, and the image has none either");
-	struct inlay_run_spec run = spec_of(c, own ? &p->command : command,
-					    p->dir || own ? p->dir : dir,
-					    stop_time(c));
+	struct inlay_run_spec run =
+		spec_of(c, own ? &p->command : command, p->dir || own ? p->dir : dir, stop_time(c));
 
 	run.wanted = true;
 	run.devices = (char **)c->devices.items;
