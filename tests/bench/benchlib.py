@@ -20,7 +20,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from conftest import BUILD, Inlay, Sshd, end_below, mounts_below, until  # noqa: E402,F401
+from conftest import BUILD, Inlay, Sshd, end_below, mounts_below, pids_with, until  # noqa: E402,F401
 
 
 def note(*text):
