@@ -129,7 +129,7 @@ static int publish(struct inlay_host *host, const char *path, const struct inlay
 	int r = inlay_host_workspace(host, path, true, &ws, err);
 
 	if (r == 0)
-		r = inlay_workspace_lock(ws, "adoption", 0, 0, err);
+		r = inlay_workspace_lock(ws, &(struct inlay_lock_ask){.owner = "adoption"}, err);
 	if (r != 0)
 		return r < 0 ? r : inlay_error_set(err, -EBUSY, "another session was first");
 	r = inlay_workspace_commit(ws, &commit, &gen, &missing, err);

@@ -41,9 +41,10 @@ struct inlay_workspace {
 	uint64_t reserved; /* numbers up to this one may have been given away */
 	bool publish;      /* state.live is to be made durable */
 	bool removed;
-	int watch_fd;    /* borrowed from the session */
-	uint64_t lease;  /* of the session that holds the lock, 0 = none */
-	bool taken_over; /* that session shall end */
+	int watch_fd;                     /* borrowed from the session */
+	uint64_t lease;                   /* of the session that holds the lock, 0 = none */
+	bool taken_over;                  /* that session shall end */
+	char thief[INLAY_HOST_OWNER_MAX]; /* who made it end with --steal; "" = its own successor */
 	struct inlay_idset damaged;
 	struct inlay_buf redirects; /* paths, a NUL behind each; changed with both locks held */
 	int fuse_fd;                /* -1 = not mounted */

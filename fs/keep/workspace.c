@@ -18,6 +18,7 @@
 #define WORKSPACE_FILE  "workspace"
 #define WORKSPACE_MAGIC "iWSP"
 #define SCRATCH_DIR     "hooks"
+#define STEAL_WAIT_NS   INT64_C(10000000000) /* for the one that is robbed */
 
 enum {
 	WORKSPACE_VERSION = 1,
@@ -367,42 +368,55 @@ int inlay_host_workspace(struct inlay_host *host, const char *path, bool create,
 static int locked(struct inlay_workspace *ws, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
+	int64_t age = inlay_now_ns() - ws->state.owner_since_ns;
 
 	inlay_text_escape(&b, ws->state.owner, strlen(ws->state.owner));
-	inlay_buf_printf(&b, " since ");
-	inlay_text_time(&b, ws->state.owner_since_ns);
-	(void)inlay_error_set(err, -EWOULDBLOCK, "%s is being changed by %s", ws->state.path,
+	inlay_buf_printf(&b, ", since ");
+	inlay_text_duration(&b, age);
+	(void)inlay_error_set(err, -EWOULDBLOCK,
+			      "%s is held by %s. It can be taken over with --steal", ws->state.path,
 			      inlay_buf_cstr(&b));
 	(void)inlay_error_set_exit(err, INLAY_EXIT_LOCKED);
 	return INLAY_HOST_LOCKED;
 }
 
-static void tell_to_go(struct inlay_workspace *ws)
+static void wake_owner(struct inlay_workspace *ws)
 {
 	uint64_t one = 1;
 
-	ws->taken_over = true;
 	if (ws->watch_fd >= 0)
 		(void)!write(ws->watch_fd, &one, sizeof one);
 }
 
-int inlay_workspace_lock(struct inlay_workspace *ws, const char *owner, uint64_t lease,
-			 int64_t wait_ns, struct inlay_error *err)
+static void tell_to_go(struct inlay_workspace *ws, const char *thief)
 {
+	ws->taken_over = true;
+	(void)snprintf(ws->thief, sizeof ws->thief, "%s", thief);
+	wake_owner(ws);
+}
+
+int inlay_workspace_lock(struct inlay_workspace *ws, const struct inlay_lock_ask *ask,
+			 struct inlay_error *err)
+{
+	/* A session that is in the middle of a COMMIT ends behind it. */
+	int64_t wait_ns = ask->steal && ask->wait_ns < STEAL_WAIT_NS ? STEAL_WAIT_NS : ask->wait_ns;
 	int64_t until = inlay_now_ns() + wait_ns;
 	struct timespec ts = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
 	int r = 0;
 
 	scope_lock(&ws->lock);
-	if (ws->state.owner[0] && lease && lease == ws->lease)
-		tell_to_go(ws);
+	if (ws->state.owner[0] && ask->lease && ask->lease == ws->lease)
+		tell_to_go(ws, "");
+	else if (ws->state.owner[0] && ask->steal)
+		tell_to_go(ws, *ask->owner ? ask->owner : "?");
 	while (ws->state.owner[0] && r == 0)
 		r = pthread_cond_timedwait(&ws->unowned, &ws->lock, &ts);
 	if (ws->state.owner[0])
 		return locked(ws, err);
-	(void)snprintf(ws->state.owner, sizeof ws->state.owner, "%s", *owner ? owner : "?");
+	(void)snprintf(ws->state.owner, sizeof ws->state.owner, "%s",
+		       *ask->owner ? ask->owner : "?");
 	ws->state.owner_since_ns = inlay_now_ns();
-	ws->lease = lease;
+	ws->lease = ask->lease;
 	return 0;
 }
 
@@ -410,6 +424,12 @@ bool inlay_workspace_taken_over(struct inlay_workspace *ws)
 {
 	scope_lock(&ws->lock);
 	return ws->taken_over;
+}
+
+void inlay_workspace_thief(struct inlay_workspace *ws, char ret[static INLAY_HOST_OWNER_MAX])
+{
+	scope_lock(&ws->lock);
+	(void)snprintf(ret, INLAY_HOST_OWNER_MAX, "%s", ws->thief);
 }
 
 void inlay_workspace_unlock(struct inlay_workspace *ws)
@@ -434,7 +454,7 @@ void inlay_workspace_watch(struct inlay_workspace *ws, int eventfd)
 	ws->watch_fd = eventfd;
 	/* It came between the lock and this. */
 	if (ws->taken_over && eventfd >= 0)
-		tell_to_go(ws);
+		wake_owner(ws);
 }
 
 /* ---- generations ---- */

@@ -77,13 +77,22 @@ int inlay_host_each(struct inlay_host *host,
 
 /*
  * The right to change the workspace, for one session at a time. Waits up to wait_ns for it. Positive:
- * LOCKED, with a text in *err that says who holds it and since when. A `lease` other than 0 names the one who
- * asks: a session that holds the lock with the same lease, over a connection that may be dead, is told to go.
+ * LOCKED, with a text in *err that says who holds it and for how long. A `lease` other than 0 names the one who
+ * asks: a session that holds the lock with the same lease, over a connection that may be dead, is told to go. So is
+ * whoever holds it with `steal`.
  */
-int inlay_workspace_lock(struct inlay_workspace *ws, const char *owner, uint64_t lease,
-			 int64_t wait_ns, struct inlay_error *err) inlay_must_check;
+struct inlay_lock_ask {
+	const char *owner;
+	uint64_t lease;
+	int64_t wait_ns;
+	bool steal;
+};
+int inlay_workspace_lock(struct inlay_workspace *ws, const struct inlay_lock_ask *ask,
+			 struct inlay_error *err) inlay_must_check;
 /* For the session that holds the lock, woken through its eventfd: it shall end. */
 bool inlay_workspace_taken_over(struct inlay_workspace *ws);
+/* Who stole it; "" = the same client came back. */
+void inlay_workspace_thief(struct inlay_workspace *ws, char ret[static INLAY_HOST_OWNER_MAX]);
 void inlay_workspace_unlock(struct inlay_workspace *ws);
 
 struct inlay_workspace_state {

@@ -22,11 +22,12 @@ const char *livestatus_word(enum peer_state state)
 static void head_json(const struct control_head *h)
 {
 	json_t *j = json_pack(
-		"{s:i, s:s, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:b}", "schema", 1, "kind", "watch",
-		"source", print_json_name(h->source, strlen(h->source)), "pid", (json_int_t)h->pid,
-		"since", print_json_time(h->since_ns), "watches", (json_int_t)h->watches, "polled",
-		(json_int_t)h->cold, "overflows", (json_int_t)h->overflows, "held",
-		(json_int_t)h->held, "halted", h->halted);
+		"{s:i, s:s, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "schema", 1, "kind",
+		"watch", "source", print_json_name(h->source, strlen(h->source)), "pid",
+		(json_int_t)h->pid, "since", print_json_time(h->since_ns), "watches",
+		(json_int_t)h->watches, "polled", (json_int_t)h->cold, "overflows",
+		(json_int_t)h->overflows, "held", (json_int_t)h->held, "encoded",
+		(json_int_t)h->encoded, "shared", (json_int_t)h->shared, "halted", h->halted);
 
 	if (h->why[0])
 		(void)json_object_set_new(j, "why", print_json_name(h->why, strlen(h->why)));

@@ -47,6 +47,8 @@ static const char help[] =
 	"      --bwlimit RATE     bytes a second, at most (as in rsync: KiB without a unit)\n"
 	"      --stats            figures at the end     --progress  show it also when it is no "
 	"terminal\n"
+	"      --steal            take DST over from another inlay that holds it, which then "
+	"halts\n"
 	"      --lock-wait D      wait that long for another sync (60s)\n"
 	"      --exit-code        end with 10 when something changed\n"
 	"      --host HOST        of a project: only this host    --file FILE  the project's "
@@ -72,6 +74,7 @@ enum {
 	OPT_HOST,
 	OPT_FILE,
 	OPT_PROGRESS,
+	OPT_STEAL,
 	OPT_LOCK_WAIT,
 	OPT_EXIT_CODE,
 	OPT_LEVEL,
@@ -117,6 +120,7 @@ static const struct option table[] = {
 	{"host", required_argument, NULL, OPT_HOST},
 	{"file", required_argument, NULL, OPT_FILE},
 	{"progress", no_argument, NULL, OPT_PROGRESS},
+	{"steal", no_argument, NULL, OPT_STEAL},
 	{"lock-wait", required_argument, NULL, OPT_LOCK_WAIT},
 	{"exit-code", no_argument, NULL, OPT_EXIT_CODE},
 	{"compress-level", required_argument, NULL, OPT_LEVEL},
@@ -188,6 +192,9 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case OPT_PROGRESS:
 		o->progress = true;
+		return 0;
+	case OPT_STEAL:
+		o->push.steal = true;
 		return 0;
 	case OPT_LOCK_WAIT:
 		return inlay_parse_duration(optarg, &o->push.lock_wait_ns, err);
@@ -517,7 +524,8 @@ static int print_watched(void *ctx, const struct control_packet *p, struct inlay
 /* A watch of the folder holds its lock and knows what the target has: it does the work. */
 static int sync_by_watch(struct options *o, int fd, const struct target *t)
 {
-	struct control_request m = {.verb = CONTROL_FLUSH, .force = o->push.force};
+	struct control_request m = {
+		.verb = CONTROL_FLUSH, .force = o->push.force, .steal = o->push.steal};
 	auto_buf struct inlay_buf text = {0};
 	struct inlay_error err = {0};
 	int r = 0;

@@ -30,6 +30,7 @@ static const char up_help[] =
 	"  -H, --host HOST        only this host; may be given more than once\n"
 	"      --once             end when everything is up\n"
 	"      --trust            this project may run its commands on hosts; remembered\n"
+	"      --steal            take the workspaces over from another inlay that holds them\n"
 	"      --no-boot          do not mount and start again after a reboot\n" COMMON_HELP;
 
 static const char down_help[] =
@@ -54,7 +55,7 @@ static const char build_help[] =
 	"      --trust            this project may run its commands on hosts; "
 	"remembered\n" COMMON_HELP;
 
-enum { OPT_ONCE = OPT_FIRST_OWN, OPT_TRUST, OPT_NO_BOOT, OPT_PURGE };
+enum { OPT_ONCE = OPT_FIRST_OWN, OPT_TRUST, OPT_NO_BOOT, OPT_PURGE, OPT_STEAL };
 
 enum { NAMES_MAX = 1024, FOOTER_MAX = 20 };
 
@@ -68,7 +69,7 @@ struct options {
 	const char *file;
 	const char *hosts[NAMES_MAX + 1];
 	size_t host_count;
-	bool once, trust, no_boot, purge;
+	bool once, trust, no_boot, purge, steal;
 	/* printing */
 	struct up *up;
 	struct shown *shown; /* NULL = no footer */
@@ -91,6 +92,7 @@ static int parse(struct options *o, int argc, char **argv, const char *help, int
 					      {"once", no_argument, NULL, OPT_ONCE},
 					      {"trust", no_argument, NULL, OPT_TRUST},
 					      {"no-boot", no_argument, NULL, OPT_NO_BOOT},
+					      {"steal", no_argument, NULL, OPT_STEAL},
 					      {"purge", no_argument, NULL, OPT_PURGE},
 					      {0}};
 	int c;
@@ -107,6 +109,8 @@ static int parse(struct options *o, int argc, char **argv, const char *help, int
 			o->once = known = help == up_help;
 		else if (c == OPT_NO_BOOT)
 			o->no_boot = known = help == up_help;
+		else if (c == OPT_STEAL)
+			o->steal = known = help == up_help;
 		else if (c == OPT_PURGE)
 			o->purge = known = help == down_help;
 		else
@@ -423,6 +427,7 @@ static int open_project(struct options *o, struct config_set *set, struct up_opt
 				  .transport = transport,
 				  .once = o->once,
 				  .no_boot = o->no_boot,
+				  .steal = o->steal,
 				  .reach = reach,
 				  .ctx = &o->common};
 	if (r == 0)

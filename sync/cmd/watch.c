@@ -41,6 +41,8 @@ static const char help[] =
 	"      --no-gitignore     do not read .gitignore files\n"
 	"      --no-delete        keep on DST what SRC does not have\n"
 	"      --force            go on where a safety halt would stop, the first time\n"
+	"      --steal            take each DST over from another inlay that holds it, the first "
+	"time\n"
 	"      --no-mount         do not mount DST      --no-boot  do not mount it again after a "
 	"reboot\n" SETUP_HELP
 	"      --bwlimit RATE     bytes a second, at most (KiB without a unit)\n" COMMON_HELP;
@@ -57,6 +59,7 @@ enum {
 	OPT_NO_GITIGNORE,
 	OPT_NO_DELETE,
 	OPT_FORCE,
+	OPT_STEAL,
 	OPT_NO_MOUNT,
 	OPT_NO_BOOT,
 	OPT_BOOT,
@@ -101,6 +104,7 @@ static const struct option table[] = {
 	{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
 	{"no-delete", no_argument, NULL, OPT_NO_DELETE},
 	{"force", no_argument, NULL, OPT_FORCE},
+	{"steal", no_argument, NULL, OPT_STEAL},
 	{"no-mount", no_argument, NULL, OPT_NO_MOUNT},
 	{"no-boot", no_argument, NULL, OPT_NO_BOOT},
 	{"boot", no_argument, NULL, OPT_BOOT},
@@ -133,6 +137,7 @@ static bool take_flag(struct options *o, int c)
 		     {OPT_NO_GITIGNORE, &o->scan.ignore.no_gitignore},
 		     {OPT_NO_DELETE, &o->push.keep_extra},
 		     {OPT_FORCE, &o->push.force},
+		     {OPT_STEAL, &o->push.steal},
 		     {OPT_NO_MOUNT, &o->push.no_mount},
 		     {OPT_NO_BOOT, &o->no_boot},
 		     {OPT_BOOT, &o->boot}};

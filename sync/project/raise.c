@@ -186,6 +186,8 @@ static void child_args(const struct up *up, const struct config_component *c, in
 	add_option(a, "--transport", up->o->transport);
 	if (up->o->no_boot)
 		add(a, "--no-boot");
+	if (up->o->steal)
+		add(a, "--steal");
 	if (c->gitignore == CONFIG_NO)
 		add(a, "--no-gitignore");
 	for (size_t i = 0; i < c->ignore.count; i++)

@@ -22,6 +22,7 @@ struct up_options {
 	bool no_hooks;                 /* sync only */
 	bool once;                     /* end when all is up */
 	bool no_boot;
+	bool steal; /* workspaces that others hold */
 	/* The way to a host; borrowed strings. */
 	struct transport_options (*reach)(void *ctx, const struct target *t);
 	void *ctx;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "inlay/io.h"
+#include "session/share.h"
 
 /* ---- progress ---- */
 
@@ -61,7 +62,7 @@ static bool none(const struct inlay_digest *d)
 	return inlay_digest_is_zero(d);
 }
 
-int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error *err)
+static int get_sender(struct session *p, struct inlay_error *err)
 {
 	int r = p->sending ? 0 : sender_init(&p->sender, p->source, &p->client, err);
 
@@ -70,10 +71,21 @@ int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error 
 	p->sending = true;
 	p->client.conn.moved = moved;
 	p->client.conn.moved_ctx = p;
+	p->sender.onto = p->onto;
+	p->sender.out.apart = p->onto || p->o->share;
 	p->sender.known = &p->known;
 	p->sender.moved = moved;
 	p->sender.ctx = p;
 	p->sent_from_ns = inlay_monotonic_ns();
+	return 0;
+}
+
+int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error *err)
+{
+	int r = get_sender(p, err);
+
+	if (r < 0)
+		return r;
 	/* What was sent for a state that is no more stays numbered, and the stream goes on. */
 	if (p->torn_set)
 		return 0;
@@ -82,18 +94,15 @@ int session_begin_sending(struct session *p, uint64_t bytes, struct inlay_error 
 	return sender_whole(&p->sender, bytes, err);
 }
 
-int session_send_commit(struct session *p, const struct inlay_digest *expect,
-			struct inlay_error *err)
+static int say_commit(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 	struct message_commit m = {.expect = *expect,
 				   .root = p->goal,
 				   .changed = p->plan.added + p->plan.modified + p->plan.removed};
-	int r = sender_end(&p->sender, err);
 
 	message_encode_commit(&b, &m);
-	if (r == 0)
-		r = client_send(&p->client, MESSAGE_COMMIT, &b, err);
+	int r = client_send(&p->client, MESSAGE_COMMIT, &b, err);
 	if (r == 0)
 		r = client_drain(&p->client, SIZE_MAX, err);
 	p->commits += r == 0;
@@ -101,20 +110,46 @@ int session_send_commit(struct session *p, const struct inlay_digest *expect,
 	return r;
 }
 
-/* Everything of the plan, then COMMIT. */
-int session_send_set(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
+int session_send_commit(struct session *p, const struct inlay_digest *expect,
+			struct inlay_error *err)
 {
-	int r = session_begin_sending(p, 0, err);
+	int r = sender_end(&p->sender, err);
 
-	if (r == 0)
-		r = session_send_files(p, err);
+	return r == 0 ? say_commit(p, expect, err) : r;
+}
+
+int session_send_objects(struct session *p, struct inlay_error *err)
+{
+	int r = session_send_files(p, err);
+
 	if (r == SOURCE_AGAIN) {
 		/* A file is no longer what was hashed: the state to be sent is a newer one. */
 		p->built = p->given;
 		return p->given ? SESSION_LATER : PUSH_AGAIN;
 	}
+	return r == 0 ? sender_tree(&p->sender, none(&p->base) ? NULL : &p->base, &p->goal.tree,
+				    err)
+		      : r;
+}
+
+static int send_flight(struct session *p, const struct inlay_digest *expect,
+		       struct inlay_error *err)
+{
+	int r = get_sender(p, err);
+
+	p->torn_set = true;
 	if (r == 0)
-		r = sender_tree(&p->sender, none(&p->base) ? NULL : &p->base, &p->goal.tree, err);
+		r = share_send(p, err);
+	return r == 0 ? say_commit(p, expect, err) : r;
+}
+
+int session_send_set(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
+{
+	if (p->flight)
+		return send_flight(p, expect, err);
+	int r = session_begin_sending(p, 0, err);
+	if (r == 0)
+		r = session_send_objects(p, err);
 	return r == 0 ? session_send_commit(p, expect, err) : r;
 }
 
@@ -184,11 +219,25 @@ static int hear_want(struct session *p, const struct frame *f, struct inlay_erro
 	return session_send_commit(p, &expect, err);
 }
 
+/* The rest of a set that others send, too, is this session's own. What had arrived of it stays known. */
+static int plan_alone(struct session *p, struct inlay_error *err)
+{
+	struct inlay_idset taken = p->known;
+
+	p->known = (struct inlay_idset){0};
+	share_drop(p);
+	int r = session_plan(p, PLAN_FILES | (none(&p->base) ? 0 : PLAN_GONE), err);
+	for (size_t i = 0; r >= 0 && i < taken.count; i++)
+		r = inlay_idset_add(&p->known, &taken.members[i], err);
+	inlay_idset_fini(&taken);
+	return r < 0 ? r : 0;
+}
+
 /* An old content that the change set builds on is not there, or another one. What came before it stays; the
  * rest is sent again, without those. */
 static int hear_nak(struct session *p, const struct frame *f, struct inlay_error *err)
 {
-	const struct inlay_idset *sent = &p->sender.out.ended;
+	const struct inlay_idset *sent = p->flight ? &share_set(p)->ids : &p->sender.out.ended;
 	struct message_nak m;
 	bool news = false;
 	int r = message_decode_nak(f->payload, f->len, &m, err);
@@ -210,6 +259,8 @@ static int hear_nak(struct session *p, const struct frame *f, struct inlay_error
 		r = inlay_error_set(err, -EPROTO, "a NAK that tells nothing new");
 	if (r >= 0)
 		r = sender_restart(&p->sender, err);
+	if (r >= 0 && p->flight)
+		r = plan_alone(p, err);
 	if (r < 0)
 		return r;
 	p->commits = 0;

@@ -244,7 +244,7 @@ static int hear_hello(struct client *c, const struct frame *f, struct inlay_erro
 	return 0;
 }
 
-static int hear_failed(struct client *c, const struct frame *f, struct inlay_error *err)
+int client_hear_failed(struct client *c, const struct frame *f, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf text = {0};
 	int r = message_decode_failed(f->payload, f->len, &c->failed, err);
@@ -271,7 +271,7 @@ static int broken(struct client *c, int r, struct inlay_error *err)
 	(void)!conn_pump(&c->conn, NULL);
 	while (conn_next(&c->conn, &f, NULL) == 0)
 		if (f.type == MESSAGE_FAILED)
-			return hear_failed(c, &f, err);
+			return client_hear_failed(c, &f, err);
 	return ended(c, err);
 }
 
@@ -287,7 +287,7 @@ int client_recv(struct client *c, int64_t timeout_ns, struct frame *ret, struct 
 		if (r < 0)
 			return broken(c, r, err);
 		if (ret->type == MESSAGE_FAILED)
-			return hear_failed(c, ret, err);
+			return client_hear_failed(c, ret, err);
 		if (ret->type != MESSAGE_HELLO)
 			return c->greeted ? 0 : inlay_error_set(err, -EPROTO, "no HELLO came");
 		r = hear_hello(c, ret, err);

@@ -67,6 +67,10 @@ int client_drain(struct client *c, size_t queued, struct inlay_error *err) inlay
 int client_recv(struct client *c, int64_t timeout_ns, struct frame *ret, struct inlay_error *err)
 	inlay_must_check;
 
+/* What a FAILED says, that came unasked: c->failed and the error. Always CLIENT_FAILED or negative. */
+int client_hear_failed(struct client *c, const struct frame *f, struct inlay_error *err)
+	inlay_must_check;
+
 /* Queues OPEN. */
 int client_open_workspace(struct client *c, const struct message_open *m, struct inlay_error *err)
 	inlay_must_check;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "inlay/io.h"
+#include "session/share.h"
 
 enum {
 	ATTEMPTS_MAX = 8,        /* to read a folder that changes */
@@ -135,19 +136,13 @@ static bool none(const struct inlay_digest *d)
 	return inlay_digest_is_zero(d);
 }
 
-static int make_plan(struct session *p, enum plan_flags flags, struct inlay_error *err)
+int session_plan(struct session *p, enum plan_flags flags, struct inlay_error *err)
 {
 	plan_fini(&p->plan);
 	int r = plan_make(&p->plan, p->source, none(&p->base) ? NULL : &p->base, &p->goal.tree,
 			  flags, err);
 	if (r < 0)
 		return r;
-	p->result->changes_known = p->plan.against_base || p->opened.live.number == 0;
-	p->result->added = p->plan.added;
-	p->result->modified = p->plan.modified;
-	p->result->removed = p->plan.removed;
-	p->result->entries = p->plan.entries;
-	p->result->bytes = p->plan.bytes;
 	/* What the target has at another place need not be sent: a rename costs nothing. */
 	if (flags & PLAN_GONE) {
 		inlay_idset_fini(&p->known);
@@ -155,9 +150,33 @@ static int make_plan(struct session *p, enum plan_flags flags, struct inlay_erro
 		p->plan.gone = (struct inlay_idset){0};
 	}
 	r = p->given ? recent_apply(&p->recent, &p->plan, err) : 0;
-	if (r < 0)
+	if (r == 0)
+		plan_match_renamed(&p->plan);
+	return r;
+}
+
+/* Can other targets need the very same bytes? */
+static bool is_shared(const struct session *p, enum plan_flags flags)
+{
+	return p->o->share && !p->o->dry_run && !p->torn_set && !p->no_basis &&
+	       !(flags & PLAN_NEEDED) && !inlay_digest_equal(&p->base, &p->goal.tree);
+}
+
+/* Positive: SESSION_LATER. */
+static int make_plan(struct session *p, enum plan_flags flags, struct inlay_error *err)
+{
+	int r = is_shared(p, flags) ? share_take(p, err) : SHARE_ALONE;
+
+	if (r == SHARE_ALONE)
+		r = session_plan(p, flags, err);
+	if (r != 0)
 		return r;
-	plan_match_renamed(&p->plan);
+	p->result->changes_known = p->plan.against_base || p->opened.live.number == 0;
+	p->result->added = p->plan.added;
+	p->result->modified = p->plan.modified;
+	p->result->removed = p->plan.removed;
+	p->result->entries = p->plan.entries;
+	p->result->bytes = p->plan.bytes;
 	return check_deletes(p, err);
 }
 
@@ -184,6 +203,7 @@ static int say_open(struct session *p, const struct inlay_digest *root, struct i
 		m.flags = MESSAGE_OPEN_CREATE | MESSAGE_OPEN_WRITE |
 			  (p->o->no_mount ? 0 : MESSAGE_OPEN_MOUNT) |
 			  (p->o->boot ? MESSAGE_OPEN_BOOT : 0) |
+			  (p->o->steal ? MESSAGE_OPEN_STEAL : 0) |
 			  (p->o->adopt ? MESSAGE_OPEN_ADOPT : 0) |
 			  (p->given ? MESSAGE_OPEN_ALIVE : 0);
 	return client_open_workspace(&p->client, &m, err);
@@ -326,13 +346,13 @@ static int send_missing(struct session *p, struct inlay_error *err)
 		return r;
 	bool known = !p->no_basis && !none(&live->tree) && plan_has_tree(p->source, &live->tree);
 	p->base = known ? live->tree : (struct inlay_digest){0};
-	bool ask = !known || p->broken;
+	bool ask = (!known || p->broken) && p->opened.objects > 0;
 	r = make_plan(p, PLAN_FILES | (known ? PLAN_GONE : 0) | (ask ? PLAN_NEEDED : 0), err);
-	if (r < 0 || p->o->dry_run)
+	if (r != 0 || p->o->dry_run)
 		return r;
 	if (p->opened.live.number && session_same_root(live, &p->goal))
 		return 0;
-	if (ask && p->opened.objects > 0)
+	if (ask)
 		r = ask_have(p, err);
 	return r == 0 ? session_send_set(p, &live->tree, err) : r;
 }

@@ -32,15 +32,19 @@ struct push_progress {
 	uint64_t queued_bytes; /* and made from bytes_done, but not yet sent */
 };
 
+struct share;
+
 struct push_options {
 	bool force;      /* accept what would halt */
 	bool dry_run;    /* tell what would be done */
 	bool keep_extra; /* do not delete on the target what the source does not have */
 	bool boot;       /* register the mount for the next boot */
 	bool no_mount;
+	bool steal; /* take the lock from whoever holds it */
 	bool adopt; /* take over a folder that is there and no workspace yet */
 	const struct message_config *config; /* of the workspace; NULL = as it is */
 	int level;                           /* zstd; 0 = the default */
+	struct share *share;  /* with other targets of the source; NULL = there are none */
 	int64_t lock_wait_ns;                /* for the target's lock */
 	int64_t patience_ns; /* how long an answer may take; 0 = the default, if any */
 	struct message_text

@@ -169,7 +169,7 @@ int serve_nak(struct serve *s, struct inlay_error *err)
 
 static int basis_gone(struct serve *s, struct inlay_error *err)
 {
-	s->basis_gone = true;
+	s->last_reason = MESSAGE_REASON_BASIS;
 	return inlay_error_set(err, -ESTALE, "the change set builds on what is not here any more");
 }
 
@@ -316,7 +316,7 @@ int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err)
 			return r;
 	}
 	int r = objects_in_feed(s->objects, f->payload, f->len, err);
-	if (r != -ESTALE || s->basis_gone)
+	if (r != -ESTALE || s->last_reason == MESSAGE_REASON_BASIS)
 		return r;
 	refuse(s);
 	return 0;

@@ -37,9 +37,8 @@ static int wait_for_link(struct sender *s, struct inlay_error *err)
 	return 0;
 }
 
-static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+int sender_pass(struct sender *s, const void *bytes, size_t len, struct inlay_error *err)
 {
-	struct sender *s = ctx;
 	int r = conn_send(&s->client->conn, MESSAGE_DATA, bytes, len, err);
 
 	/* Start what can go now; wait only when much piles up. */
@@ -49,6 +48,15 @@ static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *er
 		r = wait_for_link(s, err);
 	if (s->moved)
 		s->moved(s->ctx);
+	return r;
+}
+
+static int emit(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct sender *s = ctx;
+	int r = s->onto ? encoded_append(s->onto, bytes, len, err)
+			: sender_pass(s, bytes, len, err);
+
 	/* Between us and the caller lies the object stream, which knows failures only. */
 	if (r > 0) {
 		s->interrupted = r;
@@ -126,9 +134,13 @@ int sender_codec(struct sender *s, enum codec codec, struct inlay_error *err)
 
 int sender_restart(struct sender *s, struct inlay_error *err)
 {
+	bool apart = s->out.apart;
+
 	objects_out_fini(&s->out);
 	s->packed_before = 0;
-	return objects_out_init(&s->out, emit, s, err);
+	int r = objects_out_init(&s->out, emit, s, err);
+	s->out.apart = apart;
+	return r;
 }
 
 int sender_level(const struct sender *s)

@@ -8,6 +8,7 @@
  */
 
 #include "session/client.h"
+#include "session/encoded.h"
 #include "session/source.h"
 #include "wire/objects.h"
 
@@ -48,6 +49,7 @@ struct sender {
 	uint64_t rate;        /* bytes a second that the link took when it was full, at best */
 	unsigned measured;    /* how often it was full */
 	uint64_t whole_bytes; /* about what the solid stream carries */
+	struct encoded *onto; /* there is no connection: the stream goes there */
 	int interrupted;      /* what client.h's positive result stopped the sending; 0 = nothing */
 	void (*moved)(void *ctx); /* after each piece; may be NULL */
 	void *ctx;
@@ -57,6 +59,10 @@ struct sender {
 int sender_init(struct sender *s, struct source *source, struct client *client,
 		struct inlay_error *err) inlay_must_check;
 void sender_fini(struct sender *s);
+
+/* A piece of the stream, on its way; waits when much piles up. */
+int sender_pass(struct sender *s, const void *bytes, size_t len, struct inlay_error *err)
+	inlay_must_check;
 
 /* True when the object need not be sent: the target has it, or it was sent in this change set. */
 bool sender_has(const struct sender *s, const struct inlay_digest *id);

@@ -164,7 +164,11 @@ static int open_workspace(struct serve *s, const struct message_open *m, struct 
 		return no_workspace(path, err);
 	if (r < 0 || !(m->flags & MESSAGE_OPEN_WRITE))
 		return r;
-	r = inlay_workspace_lock(s->ws, owner, m->lease, (int64_t)m->lock_wait_ms * 1000000, err);
+	const struct inlay_lock_ask ask = {.owner = owner,
+					   .lease = m->lease,
+					   .wait_ns = (int64_t)m->lock_wait_ms * 1000000,
+					   .steal = m->flags & MESSAGE_OPEN_STEAL};
+	r = inlay_workspace_lock(s->ws, &ask, err);
 	if (r == INLAY_HOST_LOCKED)
 		return -EWOULDBLOCK;
 	s->locked = r == 0;
@@ -286,6 +290,22 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 	return send_visible(s, &gen, inlay_monotonic_ns() - start, err);
 }
 
+/* Another session has the lock now. */
+static int give_way(struct serve *s, struct inlay_error *err)
+{
+	char thief[INLAY_HOST_OWNER_MAX];
+	int r;
+
+	inlay_workspace_thief(s->ws, thief);
+	if (!thief[0])
+		return inlay_error_set(err, -ECONNABORTED,
+				       "the client came back over another connection");
+	s->last_reason = MESSAGE_REASON_ROBBED;
+	r = inlay_error_set(err, -EWOULDBLOCK, "%s took it over with --steal", thief);
+	(void)inlay_error_set_exit(err, INLAY_EXIT_LOCKED);
+	return r;
+}
+
 static int hear_durable(struct serve *s, struct inlay_error *err)
 {
 	struct inlay_workspace_state st;
@@ -294,8 +314,7 @@ static int hear_durable(struct serve *s, struct inlay_error *err)
 
 	(void)!read(s->durable_fd, &count, sizeof count);
 	if (inlay_workspace_taken_over(s->ws))
-		return inlay_error_set(err, -ECONNABORTED,
-				       "the client came back over another connection");
+		return give_way(s, err);
 	inlay_workspace_state(s->ws, &st);
 	if (st.durable_failed && !s->told_failed) {
 		struct inlay_error cause = {0};
@@ -380,8 +399,7 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 		r = loop(&s, &err);
 	if (r < 0 && !s.conn.ended) {
 		/* The last word; a peer that does not listen is not waited for long. */
-		(void)!serve_failed(&s, s.basis_gone ? MESSAGE_REASON_BASIS : MESSAGE_REASON_OTHER,
-				    &err, NULL);
+		(void)!serve_failed(&s, s.last_reason, &err, NULL);
 		(void)!conn_drain(&s.conn, 0, inlay_monotonic_ns() + 5000000000ll, NULL);
 	}
 	inlay_store_put_abort(s.put);

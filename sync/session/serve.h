@@ -33,9 +33,9 @@ struct serve {
 	struct inlay_imagepush *image; /* contents go into an image's tree (inlay/imagetree.h) */
 	bool receiving;
 	struct objects_in *objects;
-	struct inlay_buf small;      /* a blob below INLAY_STORE_LOOSE_MIN */
-	struct inlay_store_put *put; /* a larger one */
-	bool basis_gone;             /* a directory that DATA builds on: the session ends */
+	struct inlay_buf small;          /* a blob below INLAY_STORE_LOOSE_MIN */
+	struct inlay_store_put *put;     /* a larger one */
+	enum message_reason last_reason; /* of the FAILED that ends the session */
 	/* A content that DATA builds on: what comes is dropped until COMMIT, which gets NAK. */
 	bool refused;
 	uint64_t taken;        /* objects that came before */

@@ -9,9 +9,9 @@
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
+#include "session/share.h"
 
 enum {
-	LARGE_SET = 2000,     /* files */
 	ATTEMPTS_MAX = 8,     /* conversations until a push gives up */
 	ASK_AFTER = 64 << 10, /* bytes of a cut change set for which it is worth a round trip */
 };
@@ -67,6 +67,7 @@ static void count(struct session *s)
 void session_hang_up(struct session *s, bool now)
 {
 	count(s);
+	share_drop(s);
 	if (s->sending)
 		sender_fini(&s->sender);
 	if (s->connected && now)
@@ -149,6 +150,10 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 	*ret = (struct push_result){0};
 	s->result = ret;
 	s->until_durable = durable;
+	share_drop(s);
+	/* Others find out anew: what is shared knows nothing of this target's losses. */
+	if (s->o->share)
+		inlay_idset_fini(&s->lost);
 	s->given = s->built = root != NULL;
 	if (root)
 		s->root = s->goal = *root;
@@ -165,7 +170,7 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 		ret->root = s->goal;
 		r = remember(s, err);
 	}
-	if (r == 0 && s->plan.file_count > LARGE_SET)
+	if (r == 0 && s->plan.file_count > SESSION_LARGE_SET)
 		let_go(s);
 	/* What arrived of a large change set that was cut is asked for next time. */
 	if (r != 0 && (s->torn_set || s->commits > 0) && ret->sent_bytes > ASK_AFTER)
@@ -190,9 +195,13 @@ static int take_messages(struct session *s, struct inlay_error *err)
 	int r;
 
 	while ((r = conn_next(&s->client.conn, &f, err)) == 0) {
-		if (f.type == MESSAGE_FAILED)
+		if (f.type == MESSAGE_FAILED) {
+			r = client_hear_failed(&s->client, &f, err);
+			if (r < 0 || session_robbed(s))
+				return r < 0 ? r : err->code;
 			/* It shows what was sent but cannot write it to its disk yet; it goes on trying. */
 			continue;
+		}
 		r = session_hear(s, &f, err);
 		if (r == 0)
 			r = client_drain(&s->client, SIZE_MAX, err);
@@ -202,6 +211,11 @@ static int take_messages(struct session *s, struct inlay_error *err)
 	if (r == CONN_END)
 		return inlay_error_set(err, -ECONNRESET, "the connection was lost");
 	return r < 0 ? r : 0;
+}
+
+bool session_robbed(const struct session *s)
+{
+	return s->client.failed.reason == MESSAGE_REASON_ROBBED;
 }
 
 static int keep_alive(struct session *s, struct inlay_error *err)

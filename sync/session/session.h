@@ -11,6 +11,7 @@
  *     converse.c   what is to be sent: the conversations
  *     changeset.c  sending it, and the answers
  *     files.c      how each file travels
+ *     share.c      change sets that are encoded once for several targets
  *
  * While the connection holds, the target's state is known: a change set is one flight, nothing is asked. When it
  * breaks, the next push connects anew and catches up with the state that it is given; after a break in the
@@ -36,7 +37,9 @@ struct session {
 	bool live; /* opened.live is what the target shows, and our lock holds */
 	struct sender sender;
 	bool sending;
-	bool torn_set; /* objects were sent since the last COMMIT */
+	struct encoded *flight; /* the change set at hand, when others send it, too */
+	struct encoded *onto;   /* share.c: there is no connection, all goes there */
+	bool torn_set;          /* objects were sent since the last COMMIT */
 	struct acked acked;
 	uint64_t lease; /* tells the target that a new connection takes over from the last one */
 	bool has_acked, distrust, no_basis;
@@ -74,6 +77,8 @@ int session_init(struct session *s, struct source *source, const struct target *
 		 const struct transport_options *transport, uint64_t bwlimit,
 		 const struct push_options *o, struct inlay_error *err) inlay_must_check;
 
+enum { SESSION_LARGE_SET = 2000 }; /* files: what they needed is let go */
+
 enum { SESSION_LATER = 20 }; /* positive result of push: the folder moved on; push a newer root */
 
 /*
@@ -90,6 +95,9 @@ int session_push(struct session *s, const struct inlay_root *root, bool durable,
 enum { SESSION_WOKEN = 1, SESSION_DURABLE = 2 };
 int session_wait(struct session *s, int wake_fd, int64_t deadline_ns, struct inlay_error *err)
 	inlay_must_check;
+
+/* The last failure was that another client took the target with --steal: nothing is to be done there any more. */
+bool session_robbed(const struct session *s);
 
 /* Writes down what the target has, for other processes; what was pushed is durable there. */
 int session_save(struct session *s, struct inlay_error *err) inlay_must_check;
@@ -118,6 +126,9 @@ bool session_same_root(const struct inlay_root *a, const struct inlay_root *b);
 int session_by_reason(const struct session *p);
 
 /* converse.c: one attempt to bring the target to the root. */
+/* What leads from the base to the goal; makes p->plan and p->known. */
+int session_plan(struct session *p, enum plan_flags flags, struct inlay_error *err)
+	inlay_must_check;
 int session_walk(struct session *p, struct inlay_error *err) inlay_must_check;
 int session_converse(struct session *p, struct inlay_error *err) inlay_must_check;
 
@@ -130,7 +141,9 @@ int session_send_files(struct session *p, struct inlay_error *err) inlay_must_ch
 bool session_needs_signatures(struct session *p);
 int session_send_commit(struct session *p, const struct inlay_digest *expect,
 			struct inlay_error *err) inlay_must_check;
-/* Everything of the plan, then COMMIT. */
+/* Everything of the plan. Positive: SESSION_LATER, PUSH_AGAIN. */
+int session_send_objects(struct session *p, struct inlay_error *err) inlay_must_check;
+/* The same, then COMMIT. */
 int session_send_set(struct session *p, const struct inlay_digest *expect, struct inlay_error *err)
 	inlay_must_check;
 int session_hear_opened(struct session *p, const struct frame *f, struct inlay_error *err)

@@ -30,6 +30,7 @@ enum control_verb {
 struct control_request {
 	uint8_t verb;
 	bool force;                    /* FLUSH: accept what would halt */
+	bool steal;                    /* FLUSH: take what another client took */
 	uint64_t timeout_ms;           /* FLUSH; 0 = none */
 	char target[CONTROL_TEXT_MAX]; /* FLUSH: only this one; "" = all */
 };
@@ -41,7 +42,9 @@ struct control_head {
 	int64_t since_ns; /* CLOCK_REALTIME */
 	uint64_t seq;     /* of the newest state */
 	uint64_t watches, cold, overflows, held;
-	bool halted; /* the folder is not there */
+	uint64_t encoded,
+		shared; /* change sets that were made for all, and how often others took one */
+	bool halted;    /* the folder is not there */
 	char source[CONTROL_TEXT_MAX];
 	char why[512]; /* halted, or the last scan failed */
 };

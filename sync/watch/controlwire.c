@@ -35,6 +35,7 @@ void control_encode_request(struct inlay_buf *b, const struct control_request *m
 {
 	inlay_buf_u8(b, m->verb);
 	inlay_buf_u8(b, m->force);
+	inlay_buf_u8(b, m->steal);
 	inlay_buf_varint(b, m->timeout_ms);
 	put_text(b, m->target);
 }
@@ -46,6 +47,7 @@ int control_decode_request(const void *bytes, size_t len, struct control_request
 
 	ret->verb = inlay_cursor_u8(&c);
 	ret->force = get_bool(&c);
+	ret->steal = get_bool(&c);
 	ret->timeout_ms = inlay_cursor_varint(&c);
 	inlay_cursor_cstring(&c, ret->target, sizeof ret->target);
 	c.failed |= ret->verb < CONTROL_STATUS || ret->verb > CONTROL_STOP;
@@ -62,6 +64,8 @@ static void put_head(struct inlay_buf *b, const struct control_head *m)
 	inlay_buf_varint(b, m->cold);
 	inlay_buf_varint(b, m->overflows);
 	inlay_buf_varint(b, m->held);
+	inlay_buf_varint(b, m->encoded);
+	inlay_buf_varint(b, m->shared);
 	inlay_buf_u8(b, m->halted);
 	put_text(b, m->source);
 	put_text(b, m->why);
@@ -76,6 +80,8 @@ static void get_head(struct inlay_cursor *c, struct control_head *m)
 	m->cold = inlay_cursor_varint(c);
 	m->overflows = inlay_cursor_varint(c);
 	m->held = inlay_cursor_varint(c);
+	m->encoded = inlay_cursor_varint(c);
+	m->shared = inlay_cursor_varint(c);
 	m->halted = get_bool(c);
 	inlay_cursor_cstring(c, m->source, sizeof m->source);
 	inlay_cursor_cstring(c, m->why, sizeof m->why);

@@ -74,6 +74,7 @@ static void send_head(struct live *l, int fd)
 	h->cold = watcher_cold_count(l->watcher);
 	h->overflows = watcher_changes(l->watcher)->overflows;
 	h->held = l->held_count;
+	share_figures(&l->share, &h->encoded, &h->shared);
 	h->halted = l->away;
 	(void)snprintf(h->source, sizeof h->source, "%s", l->source->path);
 	(void)snprintf(h->why, sizeof h->why, "%s", l->why);
@@ -125,6 +126,8 @@ static void begin_flush(struct live *l, struct live_client *c)
 			c->generations[i] = s.generation;
 		if (c->request.force)
 			peer_force(l->peers[i]);
+		if (c->request.steal)
+			peer_steal(l->peers[i]);
 	}
 	if (meant == 0) {
 		send_end(c->fd, INLAY_EXIT_LOCKED,

@@ -93,7 +93,11 @@ static int start_peers(struct live *l, struct inlay_error *err)
 	l->peers = calloc(l->o->target_count + 1, sizeof(struct peer *));
 	if (!l->peers)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
+	if (l->o->target_count > 1)
+		r = share_init(&l->share, l->source, err);
 	for (size_t i = 0; r == 0 && i < l->o->target_count; i++) {
+		if (l->o->target_count > 1)
+			l->o->targets[i].push.share = &l->share;
 		r = peer_start(&l->peers[i], l->source, &l->o->targets[i], &l->peer_events, err);
 		l->peer_count += r == 0;
 	}
@@ -102,10 +106,14 @@ static int start_peers(struct live *l, struct inlay_error *err)
 
 static void stop_peers(struct live *l)
 {
+	if (l->share.source)
+		share_stop(&l->share);
 	for (size_t i = 0; i < l->peer_count; i++)
 		peer_ask_stop(l->peers[i]);
 	for (size_t i = 0; i < l->peer_count; i++)
 		peer_stop(l->peers[i]);
+	if (l->share.source)
+		share_fini(&l->share);
 	free(l->peers);
 }
 

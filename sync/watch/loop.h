@@ -4,6 +4,7 @@
 
 /* What the parts of a watch share; see live.h. All of it belongs to the main thread, but for what `lock` guards. */
 
+#include "session/share.h"
 #include "watch/control.h"
 #include "watch/live.h"
 #include "watch/watcher.h"
@@ -38,7 +39,8 @@ struct live {
 	struct watcher *watcher;
 	struct peer **peers;
 	size_t peer_count;
-	uint64_t seq; /* of states; 0 = none yet */
+	struct share share; /* of several targets; source NULL = there is one */
+	uint64_t seq;       /* of states; 0 = none yet */
 	struct inlay_root root;
 	int64_t started_ns; /* CLOCK_REALTIME */
 	bool ending;

@@ -29,7 +29,7 @@ struct peer {
 	int wake_fd;
 	pthread_t thread;
 	pthread_mutex_t lock; /* everything below; not held over a call of events */
-	bool ending, force, woken;
+	bool ending, force, steal, woken;
 	struct peer_goal goal;
 	int64_t changed_ns; /* the first event that the target does not show yet; 0 = none */
 	struct peer_status status;
@@ -69,6 +69,14 @@ void peer_force(struct peer *p)
 	ring(p);
 }
 
+void peer_steal(struct peer *p)
+{
+	(void)pthread_mutex_lock(&p->lock);
+	p->steal = true;
+	(void)pthread_mutex_unlock(&p->lock);
+	ring(p);
+}
+
 void peer_wake(struct peer *p)
 {
 	(void)pthread_mutex_lock(&p->lock);
@@ -98,7 +106,7 @@ void peer_get_status(struct peer *p, struct peer_status *ret)
 
 	(void)pthread_mutex_lock(&p->lock);
 	*ret = p->status;
-	ret->force_pending = p->force;
+	ret->force_pending = p->force || p->steal;
 	memcpy(sorted, p->samples, sizeof sorted);
 	(void)pthread_mutex_unlock(&p->lock);
 	size_t n = ret->samples < PEER_SAMPLES ? ret->samples : PEER_SAMPLES;
@@ -145,7 +153,7 @@ static void shown(struct peer *p, const struct peer_goal *goal, const struct pus
 
 	(void)pthread_mutex_lock(&p->lock);
 	struct peer_status *s = &p->status;
-	p->force = false;
+	p->force = p->steal = false;
 	s->tried_seq = goal->seq;
 	count_result(p, r);
 	s->seq = goal->seq;
@@ -171,6 +179,7 @@ struct course {
 	uint64_t done, halted, tried; /* numbers of goals */
 	int64_t retry_ns, last_try_ns, backoff;
 	bool forced;
+	bool robbed; /* nothing is done until the target is stolen back */
 };
 
 static int64_t jitter(int64_t ns)
@@ -181,8 +190,21 @@ static int64_t jitter(int64_t ns)
 	return ns - ns / 4 + (int64_t)((uint64_t)ns / 2 * r / 65536);
 }
 
+/* Another client took the target with --steal: it is his, whatever happens here. */
+static bool was_robbed(struct peer *p, struct course *c, const struct inlay_error *err)
+{
+	if (!session_robbed(&p->session))
+		return false;
+	c->robbed = true;
+	session_hang_up(&p->session, true);
+	set_state(p, PEER_HALTED, err);
+	return true;
+}
+
 static void lost(struct peer *p, struct course *c, const struct inlay_error *err)
 {
+	if (was_robbed(p, c, err))
+		return;
 	session_hang_up(&p->session, true);
 	c->retry_ns = inlay_monotonic_ns() + (c->backoff ? jitter(c->backoff) : 0);
 	c->backoff = !c->backoff                    ? BACKOFF_MIN
@@ -201,6 +223,8 @@ static void attempt(struct peer *p, struct course *c, const struct peer_goal *go
 	int64_t changed_ns = p->changed_ns;
 	p->changed_ns = 0;
 	c->forced |= p->force;
+	p->o.push.steal |= p->steal;
+	c->robbed = false;
 	(void)pthread_mutex_unlock(&p->lock);
 	p->o.push.force = c->forced;
 	c->tried = goal->seq;
@@ -216,13 +240,13 @@ static void attempt(struct peer *p, struct course *c, const struct peer_goal *go
 		}
 		c->done = goal->seq;
 		c->backoff = c->halted = 0;
-		c->forced = false;
+		c->forced = p->o.push.steal = false;
 		shown(p, goal, &result, changed_ns);
 		set_state(p, PEER_WATCHING, NULL);
 		return;
 	}
 	(void)pthread_mutex_lock(&p->lock);
-	p->force = false;
+	p->force = p->steal = false;
 	count_result(p, &result);
 	p->status.tried_seq = goal->seq;
 	if (changed_ns && (p->changed_ns == 0 || changed_ns < p->changed_ns))
@@ -243,6 +267,8 @@ static void attempt(struct peer *p, struct course *c, const struct peer_goal *go
 /* When the goal is to be pushed: now (0), at a time, or not before something happens (INT64_MAX). */
 static int64_t due(struct peer *p, const struct course *c, const struct peer_goal *goal, bool force)
 {
+	if (c->robbed)
+		return INT64_MAX;
 	if (goal->seq == 0 || (goal->seq == c->done && p->session.live))
 		return INT64_MAX;
 	if (c->halted == goal->seq)
@@ -299,6 +325,9 @@ static void *run(void *arg)
 		struct peer_goal goal = p->goal;
 		bool ending = p->ending, force = p->force, woken = p->woken;
 		p->woken = false;
+		c.robbed &= !p->steal;
+		if (c.robbed)
+			p->status.tried_seq = goal.seq;
 		(void)pthread_mutex_unlock(&p->lock);
 		if (ending)
 			break;

@@ -24,7 +24,8 @@ enum peer_state {
 	PEER_SYNCING,        /* a change set is on its way */
 	PEER_WATCHING,       /* the target shows the newest state */
 	PEER_RECONNECTING,   /* why says what went wrong */
-	PEER_HALTED,         /* a safety halt: nothing is changed until the folder is, or --force */
+	PEER_HALTED, /* a safety halt: nothing is changed until the folder is, or --force; or another
+			      * client took the target: until --steal */
 };
 
 /* The folder's newest state. */
@@ -76,7 +77,7 @@ struct peer_events {
 struct peer_options {
 	const struct target *target;
 	struct transport_options transport;
-	struct push_options push; /* force: for the first change set */
+	struct push_options push; /* force, steal: for the first change set */
 	uint64_t bwlimit;
 };
 
@@ -92,6 +93,8 @@ const char *peer_target(const struct peer *p);
 void peer_set_goal(struct peer *p, const struct peer_goal *goal);
 /* Whatever halts it is accepted once. */
 void peer_force(struct peer *p);
+/* The target is taken from whoever took it. */
+void peer_steal(struct peer *p);
 /* The machine woke up, or the network changed: connections are doubted, and made anew at once. */
 void peer_wake(struct peer *p);
 void peer_get_status(struct peer *p, struct peer_status *ret);

@@ -58,7 +58,7 @@ int message_decode_open(const void *payload, size_t len, struct message_open *re
 	m.lease = inlay_cursor_u64(&c);
 	get_config(&c, &m.config);
 	m.before = get_text(&c);
-	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0xc0);
+	c.failed |= m.lock_wait_ms > 86400000 || (m.flags & 0x80);
 	DECODED(c, "OPEN", m, ret, err);
 }
 

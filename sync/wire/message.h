@@ -70,6 +70,7 @@ enum message_open_flags {
 	MESSAGE_OPEN_BOOT = 1 << 3, /* and again after a reboot */
 	MESSAGE_OPEN_ALIVE =
 		1 << 4, /* the client sends something every now and then while it lives */
+	MESSAGE_OPEN_STEAL = 1 << 6, /* whoever holds the lock is told to go */
 	MESSAGE_OPEN_ADOPT = 1 << 5, /* take over a folder that is there, as the first generation */
 };
 
@@ -335,6 +336,7 @@ enum message_reason {
 	MESSAGE_REASON_BASIS =
 		3,               /* DATA builds on what is not there: begin anew, without a basis */
 	MESSAGE_REASON_HOOK = 4, /* COMMIT: `before` did not go well */
+	MESSAGE_REASON_ROBBED = 5, /* another client took the lock with OPEN_STEAL */
 };
 
 /*

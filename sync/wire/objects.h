@@ -80,7 +80,8 @@ struct objects_out {
 	uint64_t raw;    /* bytes before compression, for figures */
 	uint64_t packed; /* and behind it */
 	int level, window_log;
-	bool prefixed;           /* the frame at hand has a prefix: */
+	bool apart;    /* no frame goes on over an end: what lies between two stands for itself */
+	bool prefixed; /* the frame at hand has a prefix: */
 	struct inlay_buf prefix; /* zstd refers to it until the frame ends */
 };
 

@@ -168,15 +168,11 @@ static int open_prefixed(struct objects_out *o, const struct objects_frame *f,
 				 : 0;
 }
 
-int objects_out_frame(struct objects_out *o, const struct objects_frame *f, struct inlay_error *err)
+static int open_plain(struct objects_out *o, const struct objects_frame *f, int window,
+		      struct inlay_error *err)
 {
-	if (f->prefix)
-		return open_prefixed(o, f, err);
-	int window = at_most(at_least(log2_above(f->bytes), SMALL_WINDOW_LOG),
-			     f->far ? INLAY_ZSTD_WINDOW_LOG : FIRST_WINDOW_LOG);
-	if (f->level == o->level && window == o->window_log && !o->prefixed && !f->far)
-		return 0;
 	int r = close_frame(o, err);
+
 	if (r < 0)
 		return r;
 	set(o, ZSTD_c_compressionLevel, f->level);
@@ -192,6 +188,17 @@ int objects_out_frame(struct objects_out *o, const struct objects_frame *f, stru
 	return 0;
 }
 
+int objects_out_frame(struct objects_out *o, const struct objects_frame *f, struct inlay_error *err)
+{
+	if (f->prefix)
+		return open_prefixed(o, f, err);
+	int window = at_most(at_least(log2_above(f->bytes), SMALL_WINDOW_LOG),
+			     f->far ? INLAY_ZSTD_WINDOW_LOG : FIRST_WINDOW_LOG);
+	if (f->level == o->level && window == o->window_log && !o->prefixed && !f->far)
+		return 0;
+	return open_plain(o, f, window, err);
+}
+
 int objects_out_settle(struct objects_out *o, struct inlay_error *err)
 {
 	return compress(o, NULL, 0, ZSTD_e_flush, err);
@@ -205,10 +212,11 @@ int objects_out_end(struct objects_out *o, struct inlay_error *err)
 	o->ended = o->numbers;
 	o->numbers = (struct inlay_idset){0};
 	/* A large window is not kept until the next change set, on neither side. */
-	bool close = o->prefixed || o->window_log > SMALL_WINDOW_LOG;
+	bool close = o->apart || o->prefixed || o->window_log > SMALL_WINDOW_LOG;
 	int r = compress(o, &item, 1, close ? ZSTD_e_continue : ZSTD_e_flush, err);
 	if (r == 0 && close)
-		r = objects_out_frame(o, &(struct objects_frame){.level = o->level}, err);
+		r = open_plain(o, &(struct objects_frame){.level = o->level}, SMALL_WINDOW_LOG,
+			       err);
 	return r < 0 ? r : emit(o, err);
 }
 

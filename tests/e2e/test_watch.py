@@ -622,6 +622,9 @@ def test_written_through_a_mapping(src, root, inlay, sshd):
                 pytest.skip("this file system notes each store")
             w.flush(src, root / "dst")
             assert (root / "dst/mapped").read_bytes()[:3] == b"1--"
+            # What was encoded for the first one is of no use to the other, so it is read once more.
+            write(src / "another", "state\n")
+            w.flush(src, root / "dst")
             sshd.start()
             w.process.send_signal(signal.SIGCONT)
             w.visible("testhost:ws")

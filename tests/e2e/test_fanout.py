@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One source, many hosts: encoded once, nobody waits for another, and who holds a workspace."""
+import os
+import random
+import signal
+import threading
+
+import pytest
+
+from conftest import Inlay, pids_with, tree, until, write
+from fleet import Near
+from test_watch import Watch
+
+pytestmark = pytest.mark.usefixtures("fuse")
+
+
+@pytest.fixture
+def near(root):
+    return Near(root)
+
+
+@pytest.fixture
+def inlay(root, near):
+    return Inlay(root, {"INLAY_SSH": near.ssh})
+
+
+@pytest.fixture
+def watching(inlay, src):
+    """A watch of src on so many hosts, all of which show it."""
+    watches = []
+
+    def start(count, *args):
+        names = [f"n{i}" for i in range(count)]
+        watches.append(Watch(inlay, *args, src, *[f"{n}:ws" for n in names]))
+        watches[-1].names = names
+        all_show(watches[-1])
+        return watches[-1]
+    yield start
+    for w in watches:
+        assert w.end() == 0
+
+
+def all_show(watch, names=None):
+    """The next change set of each of them."""
+    left = {f"{n}:ws" for n in names or watch.names}
+    events = {}
+    while left:
+        e = watch.next(lambda e: e["event"] == "visible" and e["target"] in left, 60)
+        left.discard(e["target"])
+        events[e["target"].split(":")[0]] = e
+    return events
+
+
+def figures(inlay):
+    head = next(r for r in inlay("watch", "--list", "--json").rows if r["kind"] == "watch")
+    return head["encoded"], head["shared"]
+
+
+def noise(size, seed):
+    return random.Random(seed).randbytes(size)
+
+
+def same_everywhere(near, names, src):
+    for n in names:
+        assert tree(near.home(n) / "ws") == tree(src), n
+
+
+def test_encoded_once_for_all(watching, inlay, near, src):
+    for i in range(30):
+        write(src / f"d{i % 5}/f{i}.c", f"int f{i};\n" * 200)
+    w = watching(5)
+    same_everywhere(near, w.names, src)
+    made, shared = figures(inlay)
+    assert made == 1 and shared == 4
+    for i in range(3):
+        write(src / "d1/f1.c", f"int f1;\nint edit{i};\n" * 100)
+        w.flush(src)
+    same_everywhere(near, w.names, src)
+    again, more = figures(inlay)
+    # A write may be seen in two steps; whatever was made, all others took it.
+    assert 1 <= again - made <= 6 and more - shared == 4 * (again - made)
+
+
+def test_what_does_not_fit_into_memory(watching, inlay, near, src):
+    """It is sent while it is made, from a file that has no name."""
+    write(src / "large.bin", noise(9 << 20, 1))
+    write(src / "small", "x\n")
+    w = watching(3)
+    same_everywhere(near, w.names, src)
+    assert figures(inlay) == (1, 2)
+
+
+@pytest.mark.parametrize("size", [100_000, 6 << 20])
+def test_one_host_lost_what_is_built_on(watching, near, src, size):
+    """It says NAK and gets its own; nobody else notices."""
+    write(src / "f", noise(size, 1))
+    write(src / "g", noise(size, 2))
+    w = watching(3)
+    for loose in (near.home("n1") / ".local/state/inlay/host/store").glob("loose/*/*"):
+        loose.unlink()
+    new = bytearray((src / "f").read_bytes())
+    new[5000:5000] = b"an edit"
+    os.rename(write(src.parent / "new", bytes(new)), src / "f")
+    events = all_show(w)
+    assert [events[n]["codecs"]["delta"]["objects"] for n in ("n0", "n2")] == [1, 1]
+    assert events["n1"]["codecs"]["whole"]["objects"] >= 1
+    w.flush(src)
+    assert (near.home("n1") / "ws/f").read_bytes() == bytes(new)
+    same_everywhere(near, ["n0", "n2"], src)
+
+
+def test_a_stopped_host_holds_nobody_up(watching, near, src):
+    write(src / "f", "0\n")
+    w = watching(4)
+    keeper, = pids_with(f"keep --state {near.home('n2')}/")
+    os.kill(keeper, signal.SIGSTOP)
+    others = ["n0", "n1", "n3"]
+    try:
+        for i in range(1, 8):
+            write(src / "f", f"{i}\n")
+            seen = all_show(w, others)
+            assert max(e["visible_ms"] for e in seen.values()) < 5000
+            until(lambda i=i: all((near.home(n) / "ws/f").read_text() == f"{i}\n" for n in others))
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    w.flush(src)
+    assert (near.home("n2") / "ws/f").read_text() == "7\n"
+    # The latest state wins: what came in between was not sent one by one.
+    row = next(r for r in w.rows() if r["target"] == "n2:ws")
+    assert row["change_sets"] <= 5, row
+
+
+def test_a_folder_that_changes_all_the_time(watching, near, src):
+    """What is read may be another content by the time it is sent, to all at once."""
+    write(src / "big", noise(5 << 20, 0))
+    w = watching(3)
+    end = threading.Event()
+
+    def scribble():
+        i = 0
+        while not end.is_set():
+            i += 1
+            with open(src / "big", "r+b") as f:
+                f.seek(i * 7919 % (5 << 20))
+                f.write(noise(4096, i))
+    t = threading.Thread(target=scribble)
+    t.start()
+    for i in range(3):
+        write(src / "small", f"{i}\n")
+        all_show(w)
+    end.set()
+    t.join()
+    # It was held back while it changed, and is looked at again.
+    until(lambda: all((near.home(n) / "ws/big").read_bytes() == (src / "big").read_bytes() for n in w.names), 40)
+    same_everywhere(near, w.names, src)
+
+
+# ---- who holds a workspace ----
+
+
+@pytest.fixture
+def second(root, near):
+    """Another dev machine: a state directory of its own."""
+    (root / "second").mkdir()
+    return Inlay(root / "second", {"INLAY_SSH": near.ssh})
+
+
+def test_a_workspace_is_held_and_stolen(watching, inlay, second, near, src, root):
+    write(src / "f", "first\n")
+    other = root / "other"
+    write(other / "f", "second\n")
+    w = watching(1)
+    r = second("sync", "--lock-wait", "0", other, "n0:ws", code=6)
+    assert "held by" in r.err and "pid" in r.err and "since" in r.err and "--steal" in r.err, r.err
+    assert f"pid {w.process.pid}," in r.err
+    second("sync", "--steal", other, "n0:ws")
+    told = w.state("halted")
+    assert told["exit"] == 6 and "took it over with --steal" in told["why"]
+    # It stays so, also when the thief has gone and the folder changes.
+    write(src / "f", "third\n")
+    assert "--steal" in inlay("flush", src, code=6).err
+    assert (near.home("n0") / "ws/f").read_text() == "second\n"
+    # Until it is taken back.
+    inlay("sync", "--steal", src, "n0:ws")
+    assert (near.home("n0") / "ws/f").read_text() == "third\n"
+    assert w.rows()[0]["state"] == "in sync"
+
+
+def test_a_sync_is_robbed(inlay, second, near, src, root):
+    """In the middle of its work: it ends, and what it sent is not shown."""
+    write(src / "f", noise(3 << 20, 1))
+    other = root / "other"
+    write(other / "f", "second\n")
+    inlay.sync(src, "n0:ws")
+    write(src / "g", noise(3 << 20, 2))
+    slow = inlay.start("sync", "--bwlimit", "100k", src, "n0:ws")
+    until(lambda: second("status", "--json", "n0:ws").json.get("owner"), what="the lock to be held")
+    second("sync", "--steal", "--force", other, "n0:ws")
+    out, err = slow.communicate(timeout=60)
+    assert slow.returncode == 6 and b"took it over with --steal" in err, err
+    assert tree(near.home("n0") / "ws") == tree(other)
+
+
+def test_watches_of_two_machines(watching, second, near, src, root):
+    """The second one takes it; the first one says so and does nothing more."""
+    write(src / "f", "first\n")
+    other = root / "other"
+    write(other / "f", "second\n")
+    w = watching(2)
+    thief = Watch(second, "--steal", other, "n1:ws")
+    thief.visible()
+    assert w.state("halted")["target"] == "n1:ws"
+    write(src / "f", "third\n")
+    all_show(w, ["n0"])
+    write(other / "f", "fourth\n")
+    thief.visible()
+    assert (near.home("n1") / "ws/f").read_text() == "fourth\n"
+    assert thief.end() == 0
+    assert w.flush(src, code=6)
+    assert (near.home("n1") / "ws/f").read_text() == "fourth\n"
