@@ -9,20 +9,21 @@
 #include "cmd/pair.h"
 #include "cmd/patterns.h"
 #include "cmd/print.h"
-#include "cmd/progress.h"
-#include "cmd/syncall.h"
 #include "cmd/setup.h"
+#include "cmd/syncall.h"
+#include "cmd/syncprint.h"
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "inlay/text.h"
-#include "session/push.h"
+#include "session/fanout.h"
 #include "watch/control.h"
 
 static const char help[] =
-	"usage: inlay sync [options] SRC DST\n"
+	"usage: inlay sync [options] SRC DST...\n"
 	"       inlay sync [options] [COMPONENT...]\n"
 	"\n"
-	"Makes the folder SRC appear at DST, as one change set. DST is host:path, user@host:path,\n"
+	"Makes the folder SRC appear at each DST, as one change set. DST is host:path, "
+	"user@host:path,\n"
 	"ssh://user@host:port/path or a local path; it is mounted there. Names that are not in SRC "
 	"go from\n"
 	"DST; what .gitignore names is left out.\n"
@@ -90,12 +91,13 @@ struct options {
 	struct inlay_scan_options scan;
 	struct patterns patterns;
 	bool changed; /* a watch did something */
-	bool itemize, stats, progress, exit_code, boot, no_boot;
+	bool itemize, progress, exit_code, boot, no_boot;
 	const char *file; /* of the project */
 	const char *hosts[HOSTS_MAX + 1];
 	size_t host_count;
 	uint64_t bwlimit;
-	struct progress_line line;
+	struct sync_report report;
+	struct sync_told told;
 	struct setup setup;
 };
 
@@ -188,7 +190,7 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		o->file = optarg;
 		return 0;
 	case OPT_STATS:
-		o->stats = true;
+		o->report.stats = true;
 		return 0;
 	case OPT_PROGRESS:
 		o->progress = true;
@@ -216,247 +218,11 @@ static int take(struct options *o, int c, struct inlay_error *err)
 	}
 }
 
-/* ---- output ---- */
-
-/* rsync's form: >f+++++++++ new, >f.st...... changed, cd+++++++++ a new directory, *deleting. */
-static void itemize(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
-		    const struct inlay_entry *after)
-{
-	struct options *o = ctx;
-	const struct inlay_entry *e = after ? after : before;
-	char type = S_ISREG(e->mode) ? 'f' : S_ISDIR(e->mode) ? 'd' : 'L';
-	struct inlay_buf b = {0};
-
-	progress_clear(&o->line);
-	if (!after) {
-		inlay_buf_printf(&b, "*deleting   ");
-	} else if (!before || (before->mode & S_IFMT) != (after->mode & S_IFMT)) {
-		inlay_buf_printf(&b, "%c%c+++++++++ ", type == 'f' ? '>' : 'c', type);
-	} else {
-		bool content = type != 'd' && !inlay_entry_same_content(before, after);
-		if (type == 'd' && before->mode == after->mode)
-			return;
-		inlay_buf_printf(
-			&b, "%c%c%c%c%c%c..... ", content ? (type == 'f' ? '>' : 'c') : '.', type,
-			content ? 'c' : '.', type == 'f' && before->size != after->size ? 's' : '.',
-			type != 'd' && before->mtime_ns != after->mtime_ns ? 't' : '.',
-			before->mode != after->mode ? 'p' : '.');
-	}
-	inlay_text_escape(&b, path, len);
-	if (type == 'd')
-		inlay_buf_u8(&b, '/');
-	if (after && type == 'L') {
-		inlay_buf_printf(&b, " -> ");
-		inlay_text_escape(&b, after->target, after->target_len);
-	}
-	inlay_buf_u8(&b, '\n');
-	print_text(stdout, &b);
-}
-
-static void change_json(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
-			const struct inlay_entry *after)
-{
-	const struct inlay_entry *e = after ? after : before;
-	bool same_type = before && after && (before->mode & S_IFMT) == (after->mode & S_IFMT);
-
-	(void)ctx;
-	if (same_type && S_ISDIR(e->mode) && before->mode == after->mode)
-		return;
-	print_json(json_pack(
-		"{s:i, s:s, s:o, s:s, s:b}", "schema", 1, "change",
-		!before  ? "added"
-		: !after ? "removed"
-			 : "modified",
-		"path", print_json_name(path, len), "type",
-		S_ISREG(e->mode)   ? "file"
-		: S_ISDIR(e->mode) ? "directory"
-				   : "symlink",
-		"content",
-		!same_type || (!S_ISDIR(e->mode) && !inlay_entry_same_content(before, after))));
-}
-
-/* -v: names, as rsync does. */
-static void name_change(void *ctx, const char *path, size_t len, const struct inlay_entry *before,
-			const struct inlay_entry *after)
-{
-	struct options *o = ctx;
-	struct inlay_buf b = {0};
-
-	if (before && after && S_ISDIR(after->mode) && before->mode == after->mode)
-		return;
-	progress_clear(&o->line);
-	inlay_buf_printf(&b, "%s", after ? "" : "deleting ");
-	inlay_text_escape(&b, path, len);
-	inlay_buf_printf(&b, S_ISDIR((after ? after : before)->mode) ? "/\n" : "\n");
-	print_text(stdout, &b);
-}
-
-static void print_summary(const struct options *o, const char *target, const struct push_result *r)
-{
-	struct inlay_buf b = {0};
-
-	inlay_text_escape(&b, target, strlen(target));
-	if (o->push.dry_run)
-		inlay_buf_printf(&b, ": would be: ");
-	else if (r->changed)
-		inlay_buf_printf(&b, ": generation %llu: ", (unsigned long long)r->generation);
-	if (r->changed || (o->push.dry_run && (r->added || r->modified || r->removed)))
-		pair_put_counts(&b, r);
-	else
-		inlay_buf_printf(&b, o->push.dry_run ? "no change" : ": no change, generation %llu",
-				 (unsigned long long)r->generation);
-	if (r->changed) {
-		inlay_buf_printf(&b, "; ");
-		inlay_text_size(&b, r->sent_bytes);
-		inlay_buf_printf(&b, " sent, visible after ");
-		inlay_text_duration(&b, r->visible_ns);
-	}
-	inlay_buf_printf(&b, " (");
-	inlay_text_duration(&b, r->total_ns);
-	inlay_buf_printf(&b, " in all)\n");
-	print_text(stdout, &b);
-}
-
-static void print_stats(const struct push_result *r)
-{
-	struct inlay_buf b = {0};
-	const struct {
-		const char *name;
-		uint64_t n;
-		bool size;
-	} rows[] = {
-		{"Entries", r->entries, false},
-		{"Total file size", r->bytes, true},
-		{"Files read", r->files_read, false},
-		{"Bytes read", r->read_bytes, true},
-		{"Created", r->added, false},
-		{"Changed", r->modified, false},
-		{"Deleted", r->removed, false},
-		{"Sent on the wire", r->sent_bytes, true},
-		{"Received on the wire", r->received_bytes, true},
-	};
-
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		inlay_buf_printf(&b, "%-21s ", rows[i].name);
-		inlay_text_count(&b, rows[i].n);
-		inlay_buf_printf(&b, "%s\n", rows[i].size ? " bytes" : "");
-	}
-	for (size_t i = 0; i < CODEC_COUNT; i++) {
-		const struct codec_count *c = &r->codecs.by[i];
-		char name[32];
-		(void)snprintf(name, sizeof name, "Travelled as %s", codec_name(i));
-		inlay_buf_printf(&b, "%-21s ", name);
-		inlay_text_count(&b, c->objects);
-		inlay_buf_printf(&b, " objects, ");
-		inlay_text_count(&b, c->raw);
-		inlay_buf_printf(&b, " bytes, ");
-		inlay_text_count(&b, c->wire);
-		inlay_buf_printf(&b, " on the wire\n");
-	}
-	uint64_t wire = r->sent_bytes + r->received_bytes;
-	inlay_buf_printf(&b, "%-21s %.2f\n", "Speedup", wire ? (double)r->bytes / (double)wire : 0);
-	print_text(stdout, &b);
-}
-
-static void print_result_json(const struct options *o, const struct source *s, const char *target,
-			      const struct push_result *r)
-{
-	char hex[INLAY_DIGEST_HEX];
-
-	inlay_digest_hex(&r->root.tree, hex);
-	json_t *j = json_pack(
-		"{s:i, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-		"s:o, s:b, s:o}",
-		"schema", 1, "source", print_json_name(s->path, strlen(s->path)), "target",
-		print_json_name(target, strlen(target)), "path",
-		print_json_name(r->path, strlen(r->path)), "dry_run", o->push.dry_run, "changed",
-		r->changed, "generation", (json_int_t)r->generation, "added", (json_int_t)r->added,
-		"modified", (json_int_t)r->modified, "removed", (json_int_t)r->removed, "entries",
-		(json_int_t)r->entries, "bytes", (json_int_t)r->bytes, "files_read",
-		(json_int_t)r->files_read, "files_sent",
-		(json_int_t)(r->codecs.by[CODEC_WHOLE].objects + r->codecs.by[CODEC_DELTA].objects +
-			     r->codecs.by[CODEC_PATCH].objects),
-		"sent_bytes", (json_int_t)r->sent_bytes, "received_bytes",
-		(json_int_t)r->received_bytes, "total_ms", print_json_ms(r->total_ns), "mounted",
-		r->mounted, "codecs", pair_codecs_json(&r->codecs));
-	if (!o->push.dry_run)
-		(void)json_object_set_new(j, "root", json_string(hex));
-	if (r->changed)
-		(void)json_object_set_new(j, "visible_ms", print_json_ms(r->visible_ns));
-	(void)json_object_set_new(j, "skipped_special", json_integer((json_int_t)r->special));
-	(void)json_object_set_new(j, "hardlinked", json_integer((json_int_t)r->hardlinked));
-	if (r->aside[0])
-		(void)json_object_set_new(j, "aside", print_json_name(r->aside, strlen(r->aside)));
-	if (r->mount_text[0])
-		(void)json_object_set_new(j, "mount_text",
-					  print_json_name(r->mount_text, strlen(r->mount_text)));
-	print_json(j);
-}
-
-static void print_aside(const struct push_result *r)
-{
-	struct inlay_buf b = {0};
-
-	if (!r->aside[0])
-		return;
-	inlay_buf_printf(&b, "inlay: what was there is in ");
-	inlay_text_escape(&b, r->aside, strlen(r->aside));
-	inlay_buf_printf(&b, "; delete it when it is not needed any more\n");
-	print_text(stderr, &b);
-}
-
-/* What was left out or is not as people may expect. */
-static void print_remarks(const struct source *s, const struct push_result *r)
-{
-	const struct inlay_scan_stats *st = s->now ? inlay_snapshot_stats(s->now) : NULL;
-	struct inlay_buf b = {0};
-
-	print_aside(r);
-	if (r->mount_text[0]) {
-		inlay_buf_printf(&b, "inlay: %s", r->mounted ? "" : "synced, but not mounted: ");
-		inlay_text_escape(&b, r->mount_text, strlen(r->mount_text));
-		inlay_buf_u8(&b, '\n');
-	}
-	if (r->special) {
-		inlay_buf_printf(&b, "inlay: %llu fifos, sockets or devices left out:",
-				 (unsigned long long)r->special);
-		for (size_t i = 0; st && i < INLAY_SCAN_NAMES && st->special_names[i]; i++) {
-			inlay_buf_u8(&b, ' ');
-			inlay_text_escape(&b, st->special_names[i], strlen(st->special_names[i]));
-		}
-		inlay_buf_u8(&b, '\n');
-	}
-	print_text(stderr, &b);
-}
-
-static void print_result(struct options *o, const struct source *s, const struct target *t,
-			 const struct push_result *r)
-{
-	auto_buf struct inlay_buf text = {0};
-
-	progress_clear(&o->line);
-	target_text(t, &text);
-	if (o->common.json) {
-		print_result_json(o, s, inlay_buf_cstr(&text), r);
-		return;
-	}
-	if (o->stats)
-		print_stats(r);
-	if (o->common.verbose >= 0)
-		print_summary(o, inlay_buf_cstr(&text), r);
-	if (r->hardlinked && o->common.verbose >= 0 &&
-	    (o->common.verbose > 0 || (r->changed && r->generation == 1)))
-		(void)fprintf(stderr,
-			      "inlay: %llu files have several links; they become separate files\n",
-			      (unsigned long long)r->hardlinked);
-	print_remarks(s, r);
-}
-
 /* ---- running ---- */
 
 static void on_progress(void *ctx, const struct push_progress *p)
 {
-	progress_update(&((struct options *)ctx)->line, p);
+	progress_update(&((struct sync_report *)ctx)->line, p);
 }
 
 static void waiting(void *ctx)
@@ -467,26 +233,42 @@ static void waiting(void *ctx)
 		(void)fputs("waiting for another inlay that works on this folder\n", stderr);
 }
 
-static int sync_with_source(struct options *o, struct source *s, const struct target *t)
+/* One target: what is read goes out at once. */
+static int push_to_one(struct options *o, struct source *s, struct fanout_host *h)
 {
-	struct transport_options transport = common_transport(&o->common, t);
-	struct push_result result = {0};
-	struct inlay_error err = {0};
-	int r = pair_check_nesting(s->path, t, &err);
+	int r = push(s, h->target, &h->transport, o->bwlimit, &o->push, &h->result, &h->err);
 
+	h->code = r;
+	sync_tell(&o->told, h);
+	return 0;
+}
+
+static int sync_with_source(struct options *o, struct source *s, const struct target *targets,
+			    size_t count)
+{
+	auto_free struct fanout_host *hosts = calloc(count, sizeof *hosts);
+	struct inlay_error err = {0};
+	int r = hosts ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
+
+	o->told = (struct sync_told){.report = &o->report,
+				     .source = s,
+				     .several = count > 1,
+				     .mounts = !o->push.no_mount && !o->push.dry_run};
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		hosts[i].target = &targets[i];
+		hosts[i].transport = common_transport(&o->common, &targets[i]);
+		r = pair_check_nesting(s->path, &targets[i], &err);
+	}
 	if (r == 0)
-		r = push(s, t, &transport, o->bwlimit, &o->push, &result, &err);
+		r = count == 1 ? push_to_one(o, s, &hosts[0])
+			       : fanout_push(s, &o->push, o->bwlimit, hosts, count, sync_tell,
+					     &o->told, &err);
 	if (r < 0) {
-		progress_clear(&o->line);
-		/* That was done before it failed. */
-		print_aside(&result);
+		progress_clear(&o->report.line);
 		return common_fail(&o->common, &err);
 	}
-	print_result(o, s, t, &result);
-	/* It was asked for at DST, and is not seen there. */
-	if (!result.mounted && !o->push.no_mount && !o->push.dry_run)
-		return INLAY_EXIT_FAILURE;
-	return o->exit_code && result.changed ? EXIT_CHANGED : INLAY_EXIT_OK;
+	int code = sync_exit(&o->told);
+	return code == INLAY_EXIT_OK && o->exit_code && o->told.changed ? EXIT_CHANGED : code;
 }
 
 /* ---- through a watch ---- */
@@ -532,7 +314,7 @@ static int sync_by_watch(struct options *o, int fd, const struct target *t)
 
 	target_text(t, &text);
 	(void)snprintf(m.target, sizeof m.target, "%s", inlay_buf_cstr(&text));
-	if (o->push.dry_run || o->scan.checksum || o->itemize || o->stats) {
+	if (o->push.dry_run || o->scan.checksum || o->itemize || o->report.stats) {
 		r = inlay_error_set(
 			&err, -EWOULDBLOCK,
 			"a watch of this folder runs and does the syncing; for -n, -i, -c and "
@@ -546,43 +328,75 @@ static int sync_by_watch(struct options *o, int fd, const struct target *t)
 	return o->exit_code && o->changed ? EXIT_CHANGED : INLAY_EXIT_OK;
 }
 
-static int run(struct options *o, const char *src, const char *dst)
+/* Several, if a watch has them all. */
+static int all_by_watch(struct options *o, const char *real, int fd, const struct target *targets,
+			size_t count)
+{
+	int worst = sync_by_watch(o, fd, &targets[0]);
+	size_t failed = worst != INLAY_EXIT_OK && worst != EXIT_CHANGED;
+
+	for (size_t i = 1; i < count; i++) {
+		auto_close int next = -1;
+		struct inlay_error err = {0};
+		int r = control_connect(o->common.state, real, &next, &err);
+		if (r > 0)
+			r = inlay_error_set(&err, -ESRCH, "the watch of this folder ended");
+		int code =
+			r < 0 ? common_fail(&o->common, &err) : sync_by_watch(o, next, &targets[i]);
+		failed += code != INLAY_EXIT_OK && code != EXIT_CHANGED;
+		if (code != INLAY_EXIT_OK)
+			worst = code;
+	}
+	return failed > 0 && failed < count ? INLAY_EXIT_SOME_HOSTS : worst;
+}
+
+static int run_with(struct options *o, const char *src, const struct target *targets, size_t count)
 {
 	auto_free char *real = realpath(src, NULL);
 	auto_close int watch_fd = -1;
 	struct inlay_error err = {0};
-	struct target t = {0};
 	struct source s;
-	int code;
 
-	patterns_use(&o->patterns, &o->scan.ignore);
-	o->line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
-	o->push.config = setup_finish(&o->setup);
-	o->push.progress = on_progress;
-	o->push.ctx = o;
-	if (o->itemize || o->common.verbose > 0)
-		o->push.change = o->common.json ? change_json : o->itemize ? itemize : name_change;
-	int r = target_parse(dst, &t, &err);
-	if (r < 0)
-		return common_fail(&o->common, &err);
-	if (control_connect(o->common.state, real ? real : src, &watch_fd, NULL) == 0) {
-		code = sync_by_watch(o, watch_fd, &t);
-		target_fini(&t);
-		return code;
-	}
+	if (control_connect(o->common.state, real ? real : src, &watch_fd, NULL) == 0)
+		return all_by_watch(o, real ? real : src, watch_fd, targets, count);
 	struct source_options so = {.state = o->common.state,
 				    .scan = o->scan,
 				    .lock_wait_ns = o->push.lock_wait_ns,
 				    .waiting = waiting,
 				    .ctx = o};
-	r = source_open(&s, src, &so, &err);
-	if (r != 0)
-		code = common_fail(&o->common, &err);
-	else
-		code = sync_with_source(o, &s, &t);
-	if (r == 0)
-		source_close(&s);
-	target_fini(&t);
+	if (source_open(&s, src, &so, &err) != 0)
+		return common_fail(&o->common, &err);
+	int code = sync_with_source(o, &s, targets, count);
+	source_close(&s);
+	return code;
+}
+
+static int run(struct options *o, const char *src, char **dst, size_t count)
+{
+	auto_free struct target *targets = calloc(count, sizeof *targets);
+	struct inlay_error err = {0};
+	size_t parsed = 0;
+	int code = INLAY_EXIT_FAILURE;
+	int r = targets ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
+
+	patterns_use(&o->patterns, &o->scan.ignore);
+	o->report.common = &o->common;
+	o->report.dry_run = o->push.dry_run;
+	o->report.line.on = !o->common.json && o->common.verbose >= 0 && (o->progress || isatty(2));
+	o->push.config = setup_finish(&o->setup);
+	o->push.progress = on_progress;
+	o->push.ctx = &o->report;
+	if (o->itemize || o->common.verbose > 0)
+		o->push.change = o->common.json ? sync_print_change_json
+				 : o->itemize   ? sync_print_change
+						: sync_print_name;
+	for (; r == 0 && parsed < count; parsed += r == 0)
+		r = target_parse(dst[parsed], &targets[parsed], &err);
+	if (r == 0 && count > 1 && o->common.hosts == 0)
+		o->common.hosts = (unsigned)count;
+	code = r < 0 ? common_fail(&o->common, &err) : run_with(o, src, targets, count);
+	for (size_t i = 0; i < parsed; i++)
+		target_fini(&targets[i]);
 	return code;
 }
 
@@ -609,11 +423,25 @@ static int sync_components(struct options *o, char **argv)
 	return syncall(&s);
 }
 
+/* SRC and DST..., and not names of components? */
+static bool is_given(char **args, int count)
+{
+	struct stat st;
+
+	if (count < 2)
+		return false;
+	/* One that is typed wrong shall say what it says without a project, too. */
+	bool targets = true;
+	for (int i = 1; i < count; i++)
+		targets &= strpbrk(args[i], "/:") != NULL;
+	return targets || strchr(args[0], '/') ||
+	       (count == 2 && stat(args[0], &st) == 0 && S_ISDIR(st.st_mode));
+}
+
 static int parse_and_run(struct options *o, int argc, char **argv)
 {
 	struct inlay_error err = {0};
 	bool own_state = getenv("INLAY_STATE");
-	struct stat st;
 	int c;
 
 	while ((c = getopt_long(argc, argv, COMMON_SHORT "nicarz", table, NULL)) >= 0) {
@@ -629,17 +457,13 @@ static int parse_and_run(struct options *o, int argc, char **argv)
 		(void)fputs(help, stdout);
 		return INLAY_EXIT_OK;
 	}
-	bool pair = argc - optind == 2 && stat(argv[optind], &st) == 0 && S_ISDIR(st.st_mode);
-	/* One that is typed wrong shall say what it says without a project, too. */
-	pair |= argc - optind == 2 &&
-		(strchr(argv[optind], '/') || strpbrk(argv[optind + 1], "/:"));
-	if (!pair)
+	if (!is_given(argv + optind, argc - optind))
 		return sync_components(o, argv);
 	/* State that lies elsewhere is a trial or a test: the system's boot is not touched for it. */
 	o->push.boot = o->boot || (!own_state && !o->common.remote_state && !o->no_boot);
 	if (common_finish(&o->common, &err) < 0)
 		return common_fail(&o->common, &err);
-	return run(o, argv[optind], argv[optind + 1]);
+	return run(o, argv[optind], argv + optind + 1, (size_t)(argc - optind - 1));
 }
 
 int cmd_sync(int argc, char **argv)

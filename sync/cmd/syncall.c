@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each site (a component on a host) is synced by an `inlay sync` of its own, so that a host which is slow or gone
- * delays no other. Those of one component wait for each other at its folder's lock; the second finds everything
- * scanned.
+ * Each component is synced by an `inlay sync` of its own, to all its hosts at once: its folder is scanned once, and a
+ * host which is slow or gone delays no other. What a child tells of each of its targets is told as soon as it comes.
  */
 #include "cmd/syncall.h"
 
@@ -29,7 +28,7 @@ enum { AT_A_TIME = 8, ARGS_MAX = 4096, READ_BYTES = 64 << 10 };
 extern char **environ;
 
 struct one {
-	const struct site *site;
+	const struct config_component *component;
 	pid_t pid;
 	int fd; /* its standard output; -1 = it does not run */
 	struct inlay_buf said;
@@ -39,7 +38,8 @@ struct run {
 	const struct syncall *s;
 	const struct config *config;
 	struct up up;
-	size_t next, failed, done;
+	bool *told; /* for each site */
+	size_t next, failed, running_count;
 	int worst;
 	struct one running[AT_A_TIME];
 };
@@ -50,17 +50,17 @@ static void put(const char **argv, size_t *n, const char *text)
 		argv[(*n)++] = text;
 }
 
-static int start(struct run *run, struct one *one, struct inlay_error *err)
+static int start(struct run *run, const struct config_component *c, struct one *one,
+		 struct inlay_error *err)
 {
-	const struct site *p = &run->up.sites.list[run->next++];
-	const struct config_component *c = p->component;
+	const struct sites *sites = &run->up.sites;
 	auto_free const char **argv = calloc(ARGS_MAX, sizeof *argv);
 	posix_spawn_file_actions_t actions;
 	char hosts[24];
 	size_t n = 0;
 	int out[2];
 
-	(void)snprintf(hosts, sizeof hosts, "%u", sites_host_count(&run->up.sites));
+	(void)snprintf(hosts, sizeof hosts, "%u", sites_host_count(sites));
 	if (!argv)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	put(argv, &n, "inlay");
@@ -78,17 +78,24 @@ static int start(struct run *run, struct one *one, struct inlay_error *err)
 		put(argv, &n, *o);
 	put(argv, &n, "--");
 	put(argv, &n, c->source_path);
-	put(argv, &n, p->target_text);
+	for (size_t i = 0; i < sites->count; i++)
+		if (sites->list[i].component == c)
+			put(argv, &n, sites->list[i].target_text);
+	if (n + 1 >= ARGS_MAX)
+		return inlay_error_set(err, -E2BIG, "'%s' has too many hosts or patterns",
+				       c->head.name);
 	if (pipe2(out, O_CLOEXEC) < 0)
 		return inlay_error_sys(err, -errno, "make a pipe");
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
-	*one = (struct one){.site = p, .fd = out[0]};
+	*one = (struct one){.component = c, .fd = out[0]};
 	int r = posix_spawn(&one->pid, "/proc/self/exe", &actions, NULL, (char **)argv, environ);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)close(out[1]);
-	if (r == 0)
+	if (r == 0) {
+		run->running_count++;
 		return 0;
+	}
 	inlay_cleanup_close(&one->fd);
 	one->fd = -1;
 	return inlay_error_sys(err, -r, "start a sync");
@@ -116,36 +123,71 @@ static void put_result(const json_t *j, struct inlay_buf *b)
 	inlay_buf_printf(b, " sent");
 }
 
-static void report(struct run *run, const struct one *one, int code)
+static void report(struct run *run, size_t site, json_t *j, int code)
 {
-	const struct site *p = one->site;
-	auto_buf struct inlay_buf last = {0};
+	const struct site *p = &run->up.sites.list[site];
 	struct inlay_buf b = {0};
-	json_t *j;
 
-	/* The result is the last line; changes may stand before it. */
-	inlay_buf_add(&last, one->said.data, one->said.len);
-	char *text = (char *)inlay_buf_cstr(&last);
-	while (last.len > 0 && text[last.len - 1] == '\n')
-		text[--last.len] = 0;
-	char *line = strrchr(text, '\n');
-	j = json_loads(line ? line + 1 : text, 0, NULL);
+	if (run->told[site])
+		return;
+	run->told[site] = true;
+	run->failed += code != 0;
+	if (code)
+		run->worst = code;
 	if (run->s->common->json) {
-		j = j ? j : json_object();
+		j = j ? json_deep_copy(j) : json_object();
 		(void)json_object_set_new(j, "component", json_string(p->component->head.name));
 		(void)json_object_set_new(j, "host", json_string(p->host->head.name));
 		(void)json_object_set_new(j, "exit", json_integer(code));
 		print_json(j);
+		(void)fflush(stdout);
 		return;
 	}
-	if (run->s->common->verbose >= 0 || code != 0) {
-		inlay_buf_printf(&b, "%s %s: ", p->host->head.name, p->component->head.name);
-		if (j)
-			put_result(j, &b);
-		else
-			inlay_buf_printf(&b, "failed with %d", code);
-		inlay_buf_u8(&b, '\n');
-		print_text(code ? stderr : stdout, &b);
+	if (run->s->common->verbose < 0 && code == 0)
+		return;
+	inlay_buf_printf(&b, "%s %s: ", p->host->head.name, p->component->head.name);
+	if (j)
+		put_result(j, &b);
+	else
+		inlay_buf_printf(&b, "failed with %d", code);
+	inlay_buf_u8(&b, '\n');
+	print_text(code ? stderr : stdout, &b);
+	(void)fflush(stdout);
+}
+
+/* What a result says of how it went. Of a target that is not mounted it says nothing else. */
+static int code_of(const json_t *j, bool mounts)
+{
+	const json_t *error = json_object_get(j, "error");
+
+	if (error)
+		return (int)json_integer_value(json_object_get(error, "exit"));
+	return mounts && !json_is_true(json_object_get(j, "mounted")) ? INLAY_EXIT_FAILURE
+								      : INLAY_EXIT_OK;
+}
+
+static bool is_told_not_to_mount(const struct run *run)
+{
+	for (char *const *o = run->s->options; *o; o++)
+		if (!strcmp(*o, "--no-mount") || !strcmp(*o, "--dry-run") || !strcmp(*o, "-n"))
+			return true;
+	return false;
+}
+
+/* Its own lines about changes have no target, and neither has a failure of the folder: that is of all its sites. */
+static void hear_line(struct run *run, const struct one *one, const char *line, size_t len)
+{
+	json_t *j = json_loadb(line, len, 0, NULL);
+	const char *target = json_string_value(json_object_get(j, "target"));
+	bool of_all = !target && json_object_get(j, "error");
+
+	for (size_t i = 0; i < run->up.sites.count && (target || of_all); i++) {
+		const struct site *p = &run->up.sites.list[i];
+		auto_buf struct inlay_buf text = {0};
+		target_text(&p->target, &text);
+		if (p->component == one->component &&
+		    (of_all || strcmp(inlay_buf_cstr(&text), target) == 0))
+			report(run, i, j, code_of(j, !is_told_not_to_mount(run)));
 	}
 	json_decref(j);
 }
@@ -159,11 +201,10 @@ static void finish(struct run *run, struct one *one)
 	while (waitpid(one->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : INLAY_EXIT_FAILURE;
-	run->done++;
-	run->failed += code != 0;
-	if (code)
-		run->worst = code;
-	report(run, one, code);
+	run->running_count--;
+	for (size_t i = 0; i < run->up.sites.count; i++)
+		if (run->up.sites.list[i].component == one->component)
+			report(run, i, NULL, code ? code : INLAY_EXIT_FAILURE);
 	inlay_buf_fini(&one->said);
 }
 
@@ -174,26 +215,49 @@ static void hear(struct run *run, struct one *one)
 
 	if (n < 0 && errno == EINTR)
 		return;
-	if (n > 0)
-		one->said.len += (size_t)n;
-	else
+	if (n <= 0) {
 		finish(run, one);
+		return;
+	}
+	one->said.len += (size_t)n;
+	uint8_t *at = one->said.data, *end = at + one->said.len, *newline;
+	while ((newline = memchr(at, '\n', (size_t)(end - at)))) {
+		hear_line(run, one, (const char *)at, (size_t)(newline - at));
+		at = newline + 1;
+	}
+	one->said.len = (size_t)(end - at);
+	memmove(one->said.data, at, one->said.len);
+}
+
+/* The next component that has a site in this run; NULL = none. */
+static const struct config_component *next_component(struct run *run)
+{
+	while (run->next < run->config->components.count) {
+		const struct config_component *c = run->config->ordered[run->next++];
+		for (size_t i = 0; i < run->up.sites.count; i++)
+			if (run->up.sites.list[i].component == c)
+				return c;
+	}
+	return NULL;
 }
 
 static int run_all(struct run *run, struct inlay_error *err)
 {
-	int r = 0;
+	const struct config_component *next;
 
 	for (size_t i = 0; i < AT_A_TIME; i++)
 		run->running[i].fd = -1;
-	while (run->done < run->up.sites.count) {
+	next = next_component(run);
+	while (next || run->running_count > 0) {
 		struct pollfd fds[AT_A_TIME];
 		for (size_t i = 0; i < AT_A_TIME; i++) {
 			struct one *one = &run->running[i];
-			if (one->fd < 0 && run->next < run->up.sites.count)
-				r = start(run, one, err);
-			if (r < 0)
-				return r;
+			if (one->fd < 0 && next) {
+				int r = start(run, next, one, err);
+				if (r < 0)
+					return r;
+				next = next_component(run);
+			}
 			fds[i] = (struct pollfd){.fd = one->fd, .events = POLLIN};
 		}
 		if (poll(fds, AT_A_TIME, -1) < 0)
@@ -230,9 +294,13 @@ int syncall(const struct syncall *s)
 	run->s = s;
 	run->config = set.config;
 	r = up_init(&run->up, &uo, &err);
+	size_t count = run->up.sites.count;
+	auto_free bool *told = calloc(count + 1, sizeof *told);
+	run->told = told;
+	if (r == 0 && !told)
+		r = inlay_error_set(&err, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = run_all(run, &err);
-	size_t count = run->up.sites.count;
 	up_fini(&run->up);
 	if (r < 0)
 		return common_fail(s->common, &err);

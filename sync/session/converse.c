@@ -76,6 +76,13 @@ static int hash_and_build(struct session *p, struct inlay_error *err)
 	return r < 0 ? r : build(p, err);
 }
 
+int session_scan(struct session *p, struct inlay_error *err)
+{
+	p->built = false;
+	int r = session_walk(p, err);
+	return r < 0 ? r : hash_and_build(p, err);
+}
+
 /* ---- safety halts ---- */
 
 static int halt(struct inlay_error *err, const char *why, uint64_t removed, uint64_t of)

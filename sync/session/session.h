@@ -130,6 +130,8 @@ int session_by_reason(const struct session *p);
 int session_plan(struct session *p, enum plan_flags flags, struct inlay_error *err)
 	inlay_must_check;
 int session_walk(struct session *p, struct inlay_error *err) inlay_must_check;
+/* Walks and reads the folder for p->root; sends nothing, and needs no connection. */
+int session_scan(struct session *p, struct inlay_error *err) inlay_must_check;
 int session_converse(struct session *p, struct inlay_error *err) inlay_must_check;
 
 /* changeset.c */

@@ -213,7 +213,7 @@ def test_two_folders_to_one_target(inlay, root, src, synced):
     slow = inlay.start("sync", "--bwlimit", "2000", src, synced)
     until(lambda: inlay("status", "--json", synced).json.get("owner"), what="the lock to be held")
     r = inlay("sync", "--lock-wait", "0", other, synced, "--force", code=6)
-    assert "is being changed by" in r.err
+    assert "is held by" in r.err
     slow.kill()
     slow.communicate()
     inlay("sync", other, synced, "--force")

@@ -218,3 +218,44 @@ def test_watches_of_two_machines(watching, second, near, src, root):
     assert thief.end() == 0
     assert w.flush(src, code=6)
     assert (near.home("n1") / "ws/f").read_text() == "fourth\n"
+
+
+# ---- one change set to many ----
+
+
+def test_sync_to_several_targets(inlay, near, src):
+    for i in range(20):
+        write(src / f"d{i % 3}/f{i}", f"{i}\n" * 100)
+    names = [f"n{i}" for i in range(4)]
+    targets = [f"{n}:ws" for n in names]
+    r = inlay("sync", "--json", src, *targets)
+    assert {row["target"] for row in r.rows} == set(targets) and all(row["changed"] for row in r.rows)
+    assert all(row["files_read"] == 20 for row in r.rows)           # once for all
+    same_everywhere(near, names, src)
+    write(src / "d0/f0", "edited\n")
+    r = inlay("sync", src, *targets)
+    assert len([line for line in r.out.splitlines() if ": generation 2: 1 changed" in line]) == 4, r.out
+    same_everywhere(near, names, src)
+    assert inlay("sync", "--exit-code", src, *targets).code == 0
+    # One that cannot be reached: a line for it, and code 3; when none can, its own code.
+    near.script.write_text(near.script.read_text().replace("export HOME", "[ \"$2\" = gone ] && exit 255\nexport HOME"))
+    r = inlay("sync", src, *targets, "gone:ws", code=3)
+    assert "inlay: gone:ws: cannot connect" in r.err and r.out.count("no change") == 4
+    inlay("sync", src, "gone:a", "gone:b", code=5)
+
+
+def test_components_are_scanned_once(inlay, near, root, src):
+    """... for all their hosts, and each site has its line."""
+    where = root / "project"
+    write(where / "inlay.yaml", "version: 1\nhosts: [n1, n2, n3, gone]\ncomponents:\n"
+          "  a: {source: a, target: ws/a}\n  b: {source: b, target: ws/b, hosts: [n1]}\n")
+    write(where / "a/f", "a\n")
+    write(where / "b/f", "b\n")
+    near.script.write_text(near.script.read_text().replace("export HOME", "[ \"$2\" = gone ] && exit 255\nexport HOME"))
+    r = inlay("sync", "--json", cwd=where, code=3)
+    rows = {(row["component"], row["host"]): row for row in r.rows}
+    assert set(rows) == {("a", "n1"), ("a", "n2"), ("a", "n3"), ("a", "gone"), ("b", "n1")}
+    assert rows["a", "gone"]["exit"] == 5 and rows["b", "n1"]["exit"] == 0
+    assert (near.home("n3") / "ws/a/f").read_text() == "a\n"
+    r = inlay("sync", "--host", "n1", cwd=where)
+    assert sorted(line.split(":")[0] for line in r.out.splitlines()) == ["n1 a", "n1 b"], r.out
