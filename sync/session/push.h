@@ -45,8 +45,8 @@ struct push_options {
 	const struct message_config *config; /* of the workspace; NULL = as it is */
 	int level;                           /* zstd; 0 = the default */
 	struct share *share;  /* with other targets of the source; NULL = there are none */
-	int64_t lock_wait_ns;                /* for the target's lock */
-	int64_t patience_ns; /* how long an answer may take; 0 = the default, if any */
+	int64_t lock_wait_ns; /* for the target's lock */
+	int64_t patience_ns;  /* how long an answer may take; 0 = the default, if any */
 	struct message_text
 		before;    /* what runs there before it is shown: see struct message_open */
 	int64_t before_ns; /* the time that it has */
