@@ -167,6 +167,7 @@ int client_open(struct client *c, const struct transport_options *o, uint64_t bw
 	r = conn_init(&c->conn, c->transport.rfd, c->transport.wfd, err);
 	c->transport.rfd = c->transport.wfd = -1;
 	c->conn.bwlimit = bwlimit;
+	c->conn.stop_fd = o->stop_fd;
 	if (r == 0)
 		r = say_hello(c, err);
 	return r;

@@ -103,17 +103,30 @@ int child_spawn(struct child_args *a, const struct child_fds *fds, pid_t *ret,
 	return 0;
 }
 
-bool child_wait(pid_t pid, int ms, int *ret_status)
+bool child_wait(pid_t pid, int ms, int stop_fd, int *ret_status)
 {
 	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+			      {.fd = stop_fd > 0 ? stop_fd : -1, .events = POLLIN}};
 
 	if (fd >= 0)
-		(void)poll(&p, 1, ms);
+		(void)poll(p, 2, ms);
 	inlay_cleanup_close(&fd);
 	pid_t got;
 	do
 		got = waitpid(pid, ret_status, fd >= 0 ? WNOHANG : 0);
 	while (got < 0 && errno == EINTR);
 	return got != 0;
+}
+
+void child_end(pid_t pid, int ms, int *ret_status)
+{
+	if (child_wait(pid, ms, 0, ret_status))
+		return;
+	(void)kill(pid, SIGTERM);
+	if (child_wait(pid, 1000, 0, ret_status))
+		return;
+	(void)kill(pid, SIGKILL);
+	while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
+		;
 }

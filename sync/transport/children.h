@@ -39,7 +39,10 @@ struct child_fds {
 /* Starts argv[0], looked up in PATH. A failure has the exit code CONNECT. */
 int child_spawn(struct child_args *a, const struct child_fds *fds, pid_t *ret,
 		struct inlay_error *err) inlay_must_check;
-/* Waits at most that long for its end; false when it still runs. */
-bool child_wait(pid_t pid, int ms, int *ret_status);
+/* Waits at most that long (-1 = any time), and not after stop_fd (0 = none) became readable, for its end; false when it
+ * still runs. */
+bool child_wait(pid_t pid, int ms, int stop_fd, int *ret_status);
+/* Ends it: waits for as long, asks it to go, and kills it when it does not. */
+void child_end(pid_t pid, int ms, int *ret_status);
 
 #endif

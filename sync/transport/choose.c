@@ -73,7 +73,7 @@ static int can_libssh2(const struct transport_options *o, struct choice *c, stru
 		(void)snprintf(c->why, sizeof c->why, "'%s' was asked for", o->ssh);
 		return 1;
 	}
-	int r = sshconf_ask(o->ssh, o->port, o->host, &c->conf, err);
+	int r = sshconf_ask(o->ssh, o->port, o->host, o->stop_fd, &c->conf, err);
 	if (r == 0)
 		r = sshconf_parse((char *)c->conf.data, c->conf.len, &conf, err);
 	if (r < 0)

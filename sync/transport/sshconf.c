@@ -181,15 +181,14 @@ void sshconf_fini(struct sshconf *c)
 
 /* ---- asking ---- */
 
-static int wait_for_answer(pid_t pid, int out, const char *host, struct inlay_buf *ret,
+static int wait_for_answer(pid_t pid, int out, const char *host, int stop_fd, struct inlay_buf *ret,
 			   struct inlay_error *err)
 {
 	size_t n = 0;
 	int status, r = 0;
 
-	if (!child_wait(pid, ASK_TIMEOUT_MS, &status)) {
-		(void)kill(pid, SIGKILL);
-		(void)waitpid(pid, &status, 0);
+	if (!child_wait(pid, ASK_TIMEOUT_MS, stop_fd, &status)) {
+		child_end(pid, 0, &status);
 		r = inlay_error_set(err, -ETIMEDOUT, "'ssh -G %s' did not end", host);
 	}
 	uint8_t *room = inlay_buf_reserve(ret, SSHCONF_BYTES_MAX + 1);
@@ -209,8 +208,8 @@ static int wait_for_answer(pid_t pid, int out, const char *host, struct inlay_bu
 	return r;
 }
 
-int sshconf_ask(const char *ssh, const char *port, const char *host, struct inlay_buf *ret,
-		struct inlay_error *err)
+int sshconf_ask(const char *ssh, const char *port, const char *host, int stop_fd,
+		struct inlay_buf *ret, struct inlay_error *err)
 {
 	auto_of(child_args_fini) struct child_args a = {0};
 	auto_close int out = memfd_create("inlay-ssh-G", MFD_CLOEXEC);
@@ -228,7 +227,7 @@ int sshconf_ask(const char *ssh, const char *port, const char *host, struct inla
 	if (out < 0 || in < 0)
 		return inlay_error_sys(err, -errno, "make a memory file");
 	int r = child_spawn(&a, &(struct child_fds){.in = in, .out = out, .err = out}, &pid, err);
-	return r < 0 ? r : wait_for_answer(pid, out, host, ret, err);
+	return r < 0 ? r : wait_for_answer(pid, out, host, stop_fd, ret, err);
 }
 
 /* ---- words ---- */

@@ -44,9 +44,9 @@ int sshconf_parse(const char *text, size_t len, struct sshconf *ret, struct inla
 void sshconf_fini(struct sshconf *c);
 INLAY_DEFINE_FINI(struct sshconf, sshconf_fini)
 
-/* Runs `ssh -G` for the host. `ssh` as in struct transport_options. */
-int sshconf_ask(const char *ssh, const char *port, const char *host, struct inlay_buf *ret,
-		struct inlay_error *err) inlay_must_check;
+/* Runs `ssh -G` for the host. `ssh` and stop_fd as in struct transport_options. */
+int sshconf_ask(const char *ssh, const char *port, const char *host, int stop_fd,
+		struct inlay_buf *ret, struct inlay_error *err) inlay_must_check;
 
 /* A path of the configuration with "~/" expanded. */
 void sshconf_path(const char *path, struct inlay_buf *ret);

@@ -27,6 +27,7 @@ enum {
 	CONNECT_TIMEOUT_S = 20,
 	LAST_WORDS_MAX = 4096,
 	SSH_FAILED = 255, /* ssh(1): its own failure, not the command's */
+	CLOSE_MS = 3000,  /* for a child whose input was closed */
 };
 
 #define NO_AGENT_TEXT "inlay-no-agent "
@@ -248,13 +249,8 @@ void transport_close(struct transport *t, int *ret_status)
 	if (t->wfd != t->rfd)
 		inlay_cleanup_close(&t->wfd);
 	inlay_cleanup_close(&t->rfd);
-	if (t->pid > 0 && !child_wait(t->pid, 3000, &status)) {
-		(void)kill(t->pid, SIGTERM);
-		if (!child_wait(t->pid, 1000, &status)) {
-			(void)kill(t->pid, SIGKILL);
-			(void)waitpid(t->pid, &status, 0);
-		}
-	}
+	if (t->pid > 0)
+		child_end(t->pid, CLOSE_MS, &status);
 	inlay_cleanup_close(&t->stderr_fd);
 	*t = (struct transport){.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1};
 	if (ret_status)
@@ -515,8 +511,11 @@ int transport_install(const struct transport_options *o, const char *machine,
 			&pid, err);
 	if (r < 0)
 		return r;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	if (!child_wait(pid, -1, o->stop_fd, &status)) {
+		child_end(pid, 0, &status);
+		return inlay_error_set(err, -ECANCELED,
+				       "told to end while inlayd was installed on %s", o->host);
+	}
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	last_words(out, &words);

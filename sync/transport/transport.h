@@ -42,6 +42,7 @@ struct transport_options {
 	const char *remote_state; /* the same on the host */
 	const char *agents; /* directory with the inlayd binaries; NULL = beside the program */
 	const char *cache;  /* directory where digests of binaries are remembered */
+	int stop_fd;        /* once it is readable nothing is waited for any more; 0 = none */
 	void (*note)(void *ctx, const char *text); /* "installing inlayd on ..."; may be NULL */
 	void *ctx;
 };

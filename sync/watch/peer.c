@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/timerfd.h>
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
@@ -20,6 +21,7 @@
 #define CHANGE_RETRY \
 	(1000 * MS) /* changes of the folder bring an attempt forward to this after the last */
 #define MOVED_ON_RETRY (1000 * MS)
+#define STOP_GRACE_S   2 /* for a change set that is on its way when the watch ends */
 
 struct peer {
 	struct source *source;
@@ -27,6 +29,7 @@ struct peer {
 	const struct peer_events *events;
 	struct session session;
 	int wake_fd;
+	int stop_fd; /* a timer: what is on its way may be finished, what hangs is left */
 	pthread_t thread;
 	pthread_mutex_t lock; /* everything below; not held over a call of events */
 	bool ending, force, steal, woken;
@@ -87,9 +90,14 @@ void peer_wake(struct peer *p)
 
 void peer_ask_stop(struct peer *p)
 {
+	const struct itimerspec grace = {.it_value.tv_sec = STOP_GRACE_S};
+
 	(void)pthread_mutex_lock(&p->lock);
+	bool first = !p->ending;
 	p->ending = true;
 	(void)pthread_mutex_unlock(&p->lock);
+	if (first)
+		(void)timerfd_settime(p->stop_fd, 0, &grace, NULL);
 	ring(p);
 }
 
@@ -251,7 +259,10 @@ static void attempt(struct peer *p, struct course *c, const struct peer_goal *go
 	p->status.tried_seq = goal->seq;
 	if (changed_ns && (p->changed_ns == 0 || changed_ns < p->changed_ns))
 		p->changed_ns = changed_ns;
+	bool ending = p->ending;
 	(void)pthread_mutex_unlock(&p->lock);
+	if (ending)
+		return;
 	if (r == SESSION_LATER) {
 		c->retry_ns = inlay_monotonic_ns() + MOVED_ON_RETRY;
 		p->events->moved_on(p->events->ctx, inlay_buf_cstr(&p->session.moved_path));
@@ -378,7 +389,10 @@ int peer_start(struct peer **ret, struct source *source, const struct peer_optio
 	p->o.push.ctx = p;
 	(void)pthread_mutex_init(&p->lock, NULL);
 	p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int r = p->wake_fd < 0 ? inlay_error_sys(err, -errno, "make an eventfd") : 0;
+	p->stop_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	int r = p->wake_fd < 0 || p->stop_fd < 0 ? inlay_error_sys(err, -errno, "make an eventfd")
+						 : 0;
+	p->o.transport.stop_fd = p->stop_fd;
 	if (r == 0)
 		r = session_init(&p->session, source, o->target, &p->o.transport, o->bwlimit,
 				 &p->o.push, err);
@@ -387,6 +401,7 @@ int peer_start(struct peer **ret, struct source *source, const struct peer_optio
 		r = start_thread(p, err);
 	if (r < 0) {
 		inlay_cleanup_close(&p->wake_fd);
+		inlay_cleanup_close(&p->stop_fd);
 		(void)pthread_mutex_destroy(&p->lock);
 		free(p);
 		return r;
@@ -402,6 +417,7 @@ void peer_stop(struct peer *p)
 	peer_ask_stop(p);
 	(void)pthread_join(p->thread, NULL);
 	inlay_cleanup_close(&p->wake_fd);
+	inlay_cleanup_close(&p->stop_fd);
 	(void)pthread_mutex_destroy(&p->lock);
 	free(p);
 }

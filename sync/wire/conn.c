@@ -173,13 +173,16 @@ static int sooner(int a, int64_t deadline_ns)
 
 int conn_wait(struct conn *c, int wake_fd, int64_t deadline_ns, struct inlay_error *err)
 {
-	struct pollfd fds[3];
+	struct pollfd fds[4];
 	int timeout = sooner(conn_poll_set(c, fds), deadline_ns);
 
 	fds[2] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
-	int n = poll(fds, 3, timeout);
+	fds[3] = (struct pollfd){.fd = c->stop_fd > 0 ? c->stop_fd : -1, .events = POLLIN};
+	int n = poll(fds, 4, timeout);
 	if (n < 0 && errno != EINTR)
 		return inlay_error_sys(err, -errno, "wait for the connection");
+	if (n > 0 && fds[3].revents)
+		return inlay_error_set(err, -ECANCELED, "told to end");
 	uint64_t sent = c->sent;
 	int r = conn_pump(c, err);
 	if (r < 0)

@@ -32,6 +32,7 @@ struct conn {
 	uint64_t received, sent; /* bytes, for figures */
 	uint64_t bwlimit;        /* bytes a second that may be sent, 0 = no limit */
 	int64_t send_from_ns;    /* bwlimit: not before this (monotonic) */
+	int stop_fd;             /* once it is readable, waiting fails with -ECANCELED; 0 = none */
 	void (*moved)(void *ctx); /* bytes were written while waiting; may be NULL */
 	void *moved_ctx;
 };
@@ -65,7 +66,7 @@ enum {
 int conn_next(struct conn *c, struct frame *ret, struct inlay_error *err) inlay_must_check;
 
 /* Waits until something came, something was written, `deadline_ns` (monotonic, 0 = none) passed (-ETIMEDOUT)
- * or `wake_fd` (-1 = none) became readable (result 1). */
+ * or `wake_fd` (-1 = none) became readable (result 1). -ECANCELED: stop_fd is. */
 int conn_wait(struct conn *c, int wake_fd, int64_t deadline_ns, struct inlay_error *err)
 	inlay_must_check;
 

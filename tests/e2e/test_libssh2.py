@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
-from conftest import INLAY, PATIENCE, Inlay, tree, until, write
+from conftest import BUILD, INLAY, PATIENCE, Inlay, tree, until, write
 from test_watch import Watch
 
 
@@ -326,6 +327,21 @@ def test_slow_reader(child, sshd):
     assert len(p.stdout.read()) == 40_000_000
     assert p.wait(PATIENCE) == 0 and len(p.stderr.read()) > 64
     assert rss < 400_000
+
+
+def test_nothing_is_left_lying(child):
+    """What comes while the transport looks at the other stream is not left there until more comes (15 s)."""
+    p = child("while read t; do sleep $t; echo $t; done", env=dict(
+        os.environ, LD_PRELOAD=str(BUILD / "tests/slow-stderr.so"),
+        ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"))
+    for ms in [0, *range(4, 28, 3)]:
+        start = time.monotonic()
+        p.stdin.write(f"0.{ms:03}\n".encode())
+        p.stdin.flush()
+        assert p.stdout.readline() == f"0.{ms:03}\n".encode(), p.stderr.read()
+        assert time.monotonic() - start < 14
+    p.stdin.close()
+    assert p.wait(PATIENCE) == 0
 
 
 def sessions(sshd):

@@ -681,6 +681,32 @@ def test_an_agent_of_another_age(src, root, inlay, sshd, version):
         assert w.end() == 0
 
 
+def test_ends_while_a_host_is_mute(src, root):
+    """Who ends a watch does not wait for a host that says nothing: for HELLO it would be 60 s."""
+    filled(src)
+    mute = write(root / "mute", f"#!/bin/sh\ntouch {root}/asked\nexec sleep 1000\n")
+    mute.chmod(0o755)
+    w = Watch(Inlay(root, {"INLAY_SSH": str(mute)}), src, "testhost:ws")
+    until((root / "asked").exists)
+    w.process.send_signal(signal.SIGINT)
+    assert w.process.wait(timeout=40) == 0 and w.end() == 0
+
+
+def test_ends_while_a_change_set_hangs(src, root, inlay, watching):
+    """Likewise for the answer to a change set, which is given 120 s."""
+    filled(src)
+    w = watching()
+    keeper = inlay.keeper_pid()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        (src / "d0/f0.c").write_text("edit\n")
+        until(lambda: w.rows()[0]["state"] == "syncing")
+        w.process.send_signal(signal.SIGINT)
+        assert w.process.wait(timeout=40) == 0
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+
+
 def test_dead_network_gives_the_lock_back(src, root, inlay, sshd, watching):
     """The connection is dead but nobody was told: the next one takes its lock over."""
     filled(src)
