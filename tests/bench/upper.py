@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing through the mount against native ext4 and kernel overlayfs; reading beside an upper of 10,000 names.
 
-    tests/bench/upper.py [--rounds 9] [--units 300]      (as root: it mounts)
+    tests/bench/upper.py [--rounds 9] [--units 300] [--where DIR] [--only TEXT]      (as root: it mounts)
 
-Native is a folder on the same disk; the overlay has the same tree as its lower directory.
+Native is a folder on the same disk (of --where); the overlay has the same tree as its lower directory.
 """
 import os
 import pathlib
@@ -42,7 +42,7 @@ class Ours:
 
     def __init__(self, root, src):
         self.path = root / "inlay"
-        Inlay(root)("sync", src, self.path, timeout=600)
+        Inlay(root)("sync", "--redirect", "code/out", src, self.path, timeout=600)
 
 
 def write_blocks(size, count):
@@ -88,8 +88,9 @@ def make_sources(src, units):
         uses = "".join(f'#include "u{(i * 7 + k) % units}.h"\n' for k in range(5))
         (code / f"u{i}.c").write_text(f'#include "u{i}.h"\n{uses}int f{i}(int x) {{ return x * {i}; }}\n')
     (code / "Makefile").write_text(
-        "OBJ := $(patsubst %.c,%.o,$(wildcard *.c))\nall: lib.a\nlib.a: $(OBJ)\n\tar rcs $@ $^\n"
-        "%.o: %.c\n\tcc -O0 -c -o $@ $<\nclean:\n\trm -f *.o lib.a\n")
+        "OUT := .\nOBJ := $(patsubst %.c,$(OUT)/%.o,$(wildcard *.c))\nall: $(OUT)/lib.a\n"
+        "$(OUT)/lib.a: $(OBJ)\n\tar rcs $@ $^\n"
+        "$(OUT)/%.o: %.c\n\tcc -O0 -c -o $@ $<\nclean:\n\trm -f $(OUT)/*.o $(OUT)/lib.a\n")
 
 
 def make_repository(where, files):
@@ -108,20 +109,35 @@ def make_repository(where, files):
         run("git", "commit", "-q", "-m", branch, cwd=where, env=env)
 
 
+def make_package(where, files):
+    """An archive that npm installs; its path."""
+    for i in range(files):
+        path = where / f"lib/d{i % 40}/m{i}.js"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"module.exports = {{ n: {i} }};\n" * 20)
+    (where / "package.json").write_text('{"name": "made", "version": "1.0.0", "main": "lib/d0/m0.js"}\n')
+    run("npm", "pack", "--silent", cwd=where)
+    return where / "made-1.0.0.tgz"
+
+
 def main():
     p = parser(__doc__)
+    p.add_argument("--where", help="the directory to work in (default: that of temporary files)")
+    p.add_argument("--only", default="", help="only the works whose name contains this")
     p.add_argument("--units", type=int, default=300)
     a = p.parse_args()
     table = Table()
-    with Scratch() as root:
+    with Scratch(a.where) as root:
         src = root / "src"
         run("cp", "-a", a.tree or "/usr/include", src)
         make_sources(src, a.units)
         repository, archive = root / "repository", root / "archive.tar"
         make_repository(repository, 1000)
         run("tar", "cf", archive, "-C", a.tree or "/usr/include", ".")
+        package = make_package(root / "package", 1000)
         subjects = [k(root, src) for k in (Native, Overlay, Ours)]
         for s in subjects:
+            (s.path / "code/out").mkdir(exist_ok=True)
             shutil.copytree(repository, s.path / "repository", symlinks=True)
 
         def checkout(s):
@@ -134,9 +150,19 @@ def main():
             shutil.rmtree(s.path / "unpacked")
             return value
 
-        def build(s):
-            run("make", "-s", "clean", cwd=s.path / "code")
-            return timed(lambda: run("make", "-s", "-j2", cwd=s.path / "code"))
+        def install(s):
+            top = s.path / "app"
+            top.mkdir()
+            (top / "package.json").write_text('{"name": "app", "version": "1.0.0"}\n')
+            value = timed(lambda: run("npm", "install", "--silent", "--offline", "--no-audit", "--no-fund",
+                                      "--cache", root / "npm-cache", package, cwd=top))
+            assert (top / "node_modules/made/lib/d7/m7.js").exists()
+            shutil.rmtree(top)
+            return value
+
+        def build(s, out="."):
+            run("make", "-s", "clean", f"OUT={out}", cwd=s.path / "code")
+            return timed(lambda: run("make", "-s", "-j2", f"OUT={out}", cwd=s.path / "code"))
 
         def build_nothing(s):
             return timed(lambda: run("make", "-s", cwd=s.path / "code"))
@@ -145,17 +171,18 @@ def main():
                 "64 MB in 4 KiB writes": (write_blocks(4096, 16384), "4"),
                 f"create, write, unlink {SMALL:,} files": (small_files, "1.5 x overlayfs"),
                 "git checkout, 1,000 files, twice": (checkout, "2"),
-                "unpack an archive": (unpack, "2")}
-        budgets = {name: budget for name, (_, budget) in work.items()}
-        for i, s in rounds(a.rounds, subjects):
-            for name, (fn, _) in work.items():
-                table.add(name, s.name, fn(s))
-        note("writes done")
-        for i, s in rounds(max(3, a.rounds // 3), subjects):
-            table.add(f"build of {a.units} units", s.name, build(s))
-            table.add("make with nothing to do", s.name, build_nothing(s))
-        budgets[f"build of {a.units} units"], budgets["make with nothing to do"] = "1.1", "1.5"
-        note("builds done")
+                "unpack an archive": (unpack, "2"),
+                "npm install, 1,000 files": (install, "2")}
+        builds = {f"build of {a.units} units": (build, "1.1"),
+                  "make with nothing to do": (build_nothing, "1.5"),
+                  "build, objects in a redirected directory": (lambda s: build(s, "out"), "1.05")}
+        budgets = {name: budget for name, (_, budget) in (work | builds).items()}
+        for which, count in ((work, a.rounds), (builds, max(3, a.rounds // 3))):
+            for i, s in rounds(count, subjects):
+                for name, (fn, _) in which.items():
+                    if a.only in name:
+                        table.add(name, s.name, fn(s))
+            note("done:", ", ".join(name for name in which if a.only in name))
         # The synced tree again, beside an upper of many names.
         files = [os.path.relpath(os.path.join(top, n), src) for top, _, names in os.walk(src)
                  for n in names if not top.startswith(str(src / "code"))]
@@ -176,14 +203,17 @@ def main():
                  "open+read+close": (helper("read", some), "1.35"),
                  "ls of the 10,000": (lambda s: timed(lambda: os.listdir(s.path / "many")), ""),
                  "stat of the 10,000": (helper("stat", [f"many/{i}" for i in range(SMALL)]), "")}
+        reads = {f"beside 10,000 names: {name}": how for name, how in reads.items()}
         for s in subjects:
-            for fn, _ in reads.values():
-                fn(s)
-                fn(s)
+            for name, (fn, _) in reads.items():
+                if a.only in name:
+                    fn(s)
+                    fn(s)
         for i, s in rounds(a.rounds, subjects):
             for name, (fn, budget) in reads.items():
-                table.add(f"beside 10,000 names: {name}", s.name, fn(s))
-                budgets[f"beside 10,000 names: {name}"] = budget
+                if a.only in name:
+                    table.add(name, s.name, fn(s))
+                    budgets[name] = budget
     table.show("s", "native", budgets)
 
 
