@@ -170,7 +170,10 @@ int changing_keep(struct changing *c, uint32_t slot, struct upper_node *image,
 int changing_log(struct changing *c, struct inlay_error *err)
 {
 	upper_compact(c->v->upper);
-	return upper_append(c->v->upper, &c->txn, c->freeing, &c->time_ns, err);
+	int r = upper_append(c->v->upper, &c->txn, c->freeing, &c->time_ns, err);
+	if (view_is_full(r) && upper_make_space(c->v->upper))
+		r = upper_append(c->v->upper, &c->txn, c->freeing, &c->time_ns, err);
+	return r;
 }
 
 int changing_apply(struct changing *c, struct inlay_error *err)

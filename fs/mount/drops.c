@@ -159,29 +159,25 @@ int view_reset(struct view *v, const char *path, size_t len, struct view_notes *
 	int r = 0;
 
 	*ret = (struct view_notes){0};
-	{
-		scope_lock(&v->change);
-		if (len > 0) {
-			r = find_path(v, path, len, &d, err);
-			if (r == 0)
-				r = view_drops_add(&drops, d, err);
-		} else {
-			for (d = upper_from_hash(v->upper->root, 0); d && r == 0;
-			     d = upper_after(d))
-				r = view_drops_add(&drops, d, err);
-		}
+	scope_lock(&v->change);
+	if (len > 0) {
+		r = find_path(v, path, len, &d, err);
 		if (r == 0)
-			r = view_drops_log(v, &drops, err);
-		if (r < 0)
-			return r;
-		struct settle *settle;
-		scope_wrlock(&v->lock);
-		r = settle_begin(v, NULL, ret, &settle, err);
-		if (r < 0)
-			return r;
-		r = view_drops_apply(v, &drops, settle, err);
-		settle_free(settle);
+			r = view_drops_add(&drops, d, err);
+	} else {
+		for (d = upper_from_hash(v->upper->root, 0); d && r == 0; d = upper_after(d))
+			r = view_drops_add(&drops, d, err);
 	}
-	upper_reap(v->upper);
+	if (r == 0)
+		r = view_drops_log(v, &drops, err);
+	if (r < 0)
+		return r;
+	struct settle *settle;
+	scope_wrlock(&v->lock);
+	r = settle_begin(v, NULL, ret, &settle, err);
+	if (r < 0)
+		return r;
+	r = view_drops_apply(v, &drops, settle, err);
+	settle_free(settle);
 	return r;
 }

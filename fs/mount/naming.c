@@ -192,8 +192,8 @@ static int check_removable(struct view *v, const struct spot *s, bool is_dir, ui
 	return r == 0 && is_dir ? check_empty_dir(v, *ret_slot, err) : r;
 }
 
-static int remove_name(struct view *v, uint64_t dir, const char *name, bool is_dir,
-		       struct inlay_error *err)
+int view_remove(struct view *v, uint64_t dir, const char *name, bool is_dir,
+		struct inlay_error *err)
 {
 	auto_changing struct changing c = {.v = v, .freeing = true};
 	auto_spot struct spot s = {0};
@@ -221,15 +221,6 @@ static int remove_name(struct view *v, uint64_t dir, const char *name, bool is_d
 		end_dir(v, slot);
 	spot_changed(v, &s);
 	return 0;
-}
-
-int view_remove(struct view *v, uint64_t dir, const char *name, bool is_dir,
-		struct inlay_error *err)
-{
-	int r = remove_name(v, dir, name, is_dir, err);
-
-	upper_reap(v->upper);
-	return r;
 }
 
 /* ---- renaming ---- */
@@ -363,14 +354,16 @@ static int replace(struct changing *c, struct mover *a, struct mover *b, struct 
 		return r;
 	if (b->spot.shown != VIEW_NOTHING && S_ISDIR(b->spot.mode))
 		end_dir(v, b->slot);
+	else if (b->spot.shown != VIEW_NOTHING && a->image.has_file)
+		upper_put_ahead(v->upper, a->image.n);
 	(void)spot_unlist(v, &a->spot);
 	spot_changed(v, &b->spot);
 	spot_below(v, &a->spot);
 	return put_name(v, &b->spot, a->slot, err);
 }
 
-static int rename_name(struct view *v, uint64_t dir, const char *name, uint64_t new_dir,
-		       const char *new_name, unsigned flags, struct inlay_error *err)
+int view_rename(struct view *v, uint64_t dir, const char *name, uint64_t new_dir,
+		const char *new_name, unsigned flags, struct inlay_error *err)
 {
 	auto_changing struct changing c = {.v = v};
 	auto_mover struct mover a = {0}, b = {0};
@@ -390,13 +383,4 @@ static int rename_name(struct view *v, uint64_t dir, const char *name, uint64_t 
 	if (r < 0)
 		return r;
 	return flags & RENAME_EXCHANGE ? exchange(&c, &a, &b, err) : replace(&c, &a, &b, err);
-}
-
-int view_rename(struct view *v, uint64_t dir, const char *name, uint64_t new_dir,
-		const char *new_name, unsigned flags, struct inlay_error *err)
-{
-	int r = rename_name(v, dir, name, new_dir, new_name, flags, err);
-
-	upper_reap(v->upper);
-	return r;
 }

@@ -154,7 +154,7 @@ static int fill_file(struct view *v, const struct upper_node *image, uint64_t ke
 		r = upper_sync_file(v->upper, ref.fd, true, err);
 	fdcache_release(&v->upper->fds, &ref);
 	if (r < 0)
-		upper_bury(v->upper, image->n);
+		upper_discard(v->upper, image->n);
 	return r;
 }
 
@@ -186,6 +186,8 @@ static int own(struct view *v, uint64_t number, uint64_t keep, struct view_conte
 	bool object = image.from == UPPER_OBJECT;
 	if (!image.has_file)
 		r = fill_file(v, &image, keep, err);
+	if (view_is_full(r) && upper_make_space(v->upper))
+		r = fill_file(v, &image, keep, err);
 	if (r < 0)
 		return r;
 	image.from = UPPER_OWN;
@@ -195,7 +197,7 @@ static int own(struct view *v, uint64_t number, uint64_t keep, struct view_conte
 		if (r == 0)
 			r = changing_log(&c, err);
 		if (r < 0) {
-			upper_bury(v->upper, image.n);
+			upper_discard(v->upper, image.n);
 			return r;
 		}
 	}
@@ -223,12 +225,8 @@ int view_own(struct view *v, uint64_t number, uint64_t keep, struct view_content
 		r = view_content(v, number, ret, err);
 	if (r < 0 || ret->has_file)
 		return r;
-	{
-		scope_lock(&v->change);
-		r = own(v, number, keep, ret, err);
-	}
-	upper_reap(v->upper);
-	return r;
+	scope_lock(&v->change);
+	return own(v, number, keep, ret, err);
 }
 
 void view_wrote(struct view *v, const struct view_content *content)
@@ -380,25 +378,6 @@ int view_end_privs(struct view *v, uint64_t number, struct inlay_error *err)
 
 /* ---- durability ---- */
 
-static int sync_journal(struct view *v, struct inlay_error *err)
-{
-	auto_close int fd = -1;
-	uint64_t seq;
-	int r;
-	{
-		/* The journal may be replaced by a compacted one meanwhile: then that was synced. */
-		scope_lock(&v->change);
-		r = upper_sync_begin(v->upper, &fd, &seq, err);
-	}
-	if (r < 0 || fd < 0)
-		return r;
-	if (fdatasync(fd) < 0)
-		return inlay_error_sys(err, -errno, "sync the upper's journal");
-	scope_lock(&v->change);
-	upper_synced(v->upper, seq);
-	return 0;
-}
-
 int view_sync(struct view *v, uint64_t number, bool data_only, struct inlay_error *err)
 {
 	struct view_content content = {0};
@@ -414,5 +393,5 @@ int view_sync(struct view *v, uint64_t number, bool data_only, struct inlay_erro
 	} else {
 		r = upper_sync_file(v->upper, -1, data_only, err);
 	}
-	return r < 0 ? r : sync_journal(v, err);
+	return r < 0 ? r : view_sync_journal(v, err);
 }

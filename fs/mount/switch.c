@@ -231,13 +231,14 @@ static int look_missed(struct view *v, const struct inlay_generation *gen, struc
 	return 0;
 }
 
-static int switch_to(struct view *v, const struct inlay_generation *gen, struct view_notes *ret,
-		     struct inlay_error *err)
+int view_switch(struct view *v, const struct inlay_generation *gen, struct view_notes *ret,
+		struct inlay_error *err)
 {
 	auto_of(shapes_free) struct shapes *shapes = shapes_new(v->trees);
 	auto_of_drops struct view_drops drops = {0};
 	bool wins = v->options.policy == INLAY_UPPER_SOURCE_WINS, first = v->gen.number == 0;
 
+	*ret = (struct view_notes){0};
 	scope_lock(&v->change);
 	int r = change_root(v, gen, shapes, NULL, wins && !first ? &drops : NULL, err);
 	if (r == 0 && wins && first)
@@ -257,14 +258,5 @@ static int switch_to(struct view *v, const struct inlay_generation *gen, struct 
 	if (r == 0)
 		r = change_root(v, gen, shapes, settle, NULL, err);
 	settle_free(settle);
-	return r;
-}
-
-int view_switch(struct view *v, const struct inlay_generation *gen, struct view_notes *ret,
-		struct inlay_error *err)
-{
-	*ret = (struct view_notes){0};
-	int r = switch_to(v, gen, ret, err);
-	upper_reap(v->upper);
 	return r;
 }

@@ -382,15 +382,12 @@ void view_forget(struct view *v, uint64_t number, uint64_t count)
 	}
 	if (!unnamed)
 		return;
-	{
-		scope_lock(&v->change);
-		scope_wrlock(&v->lock);
-		uint32_t slot = table_slot(v->table, number);
-		if (slot)
-			view_drop_if_unused(v, slot);
-		upper_settle_nameless(v->upper);
-	}
-	upper_reap(v->upper);
+	scope_lock(&v->change);
+	scope_wrlock(&v->lock);
+	uint32_t slot = table_slot(v->table, number);
+	if (slot)
+		view_drop_if_unused(v, slot);
+	upper_settle_nameless(v->upper);
 }
 
 /* Finds out what is below each of a directory's dents. */

@@ -18,6 +18,7 @@
  * waits for every answer that was computed before it.
  */
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -197,6 +198,16 @@ int view_end_privs(struct view *v, uint64_t number, struct inlay_error *err) inl
  * times). */
 int view_sync(struct view *v, uint64_t number, bool data_only, struct inlay_error *err)
 	inlay_must_check;
+
+/* Starts the thread that removes data files which are of no use any more, a moment after the fact. */
+int view_start_reaping(struct view *v, struct inlay_error *err) inlay_must_check;
+/* Removes them now. True: some went. */
+bool view_reap(struct view *v);
+/* What a full disk answers: then removed files may hold space yet. */
+static inline bool view_is_full(int64_t r)
+{
+	return r == -ENOSPC || r == -EDQUOT;
+}
 
 /* ---- for status ---- */
 

@@ -79,6 +79,9 @@ bool view_is_unsettled(const struct view *v, uint32_t slot);
 /* Gives a node the attributes and the content of an entry (not a symlink's target). Lock held for
  * writing. */
 void view_set_node(struct view *v, struct node *n, const struct inlay_entry *e);
+/* Waits until all that the journal has is on the disk. Takes `change`. */
+int view_sync_journal(struct view *v, struct inlay_error *err) inlay_must_check;
+
 /* Frees a node that nothing refers to any more. Lock held for writing. */
 void view_drop_if_unused(struct view *v, uint32_t slot);
 

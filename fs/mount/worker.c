@@ -195,12 +195,16 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 	if (r == 0)
 		r = seeking_start(&w, err);
 	if (r == 0)
+		r = view_start_reaping(w.view, err);
+	if (r == 0)
 		r = replay_start(&w.replay, &w, options->mount_point, err);
 	if (r == 0)
 		r = listen_to_keeper(&w, options, &listener, err);
 	if (r < 0)
 		return r;
-	if (wait_until_shown(&w))
+	if (wait_until_shown(&w)) {
 		r = loop(&w, err);
+		(void)view_reap(w.view);
+	}
 	return r; /* nothing is taken apart */
 }

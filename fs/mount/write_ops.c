@@ -223,6 +223,8 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 		return;
 	}
 	ssize_t n = write_some(ref.fd, buf, size, off);
+	if (view_is_full(n) && view_reap(w->view))
+		n = write_some(ref.fd, buf, size, off);
 	end_write(w, &content, &ref);
 	if (n < 0)
 		worker_reply_error(req, (int)n);
@@ -258,6 +260,8 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 	if (r == 0) {
 		if (fallocate(ref.fd, mode, off, len) < 0)
 			r = -errno;
+		if (view_is_full(r) && view_reap(w->view))
+			r = fallocate(ref.fd, mode, off, len) < 0 ? -errno : 0;
 		end_write(w, &content, &ref);
 	}
 	reply(req, r);
@@ -313,6 +317,8 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fus
 	if (r == 0) {
 		r = view_content(w->view, in, &from, NULL);
 		if (r == 0)
+			n = copy_range(w, &from, off_in, ref.fd, off_out, len);
+		if (view_is_full(n) && view_reap(w->view))
 			n = copy_range(w, &from, off_in, ref.fd, off_out, len);
 		end_write(w, &to, &ref);
 	}

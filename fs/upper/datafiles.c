@@ -10,7 +10,10 @@
 #include "inlay/text.h"
 #include "upper/upper.h"
 
-enum { NAME_BYTES = 24 };
+enum {
+	NAME_BYTES = 24,
+	SYNCS_MAX = 50, /* files that are synced one by one; above, the filesystem is */
+};
 
 static void name_of(uint64_t n, char ret[static NAME_BYTES])
 {
@@ -119,6 +122,17 @@ void upper_touched(struct upper *u, struct upper_node *node)
 
 /* ---- the directory ---- */
 
+/* What was replayed may be in memory alone: a file goes after the record that ended it. */
+static bool journal_is_durable(struct upper *u)
+{
+	if (u->synced_seq < u->seq) {
+		if (fdatasync(u->journal_fd) < 0)
+			return false;
+		upper_synced(u, u->seq);
+	}
+	return true;
+}
+
 static void check_file(struct upper *u, const char *name)
 {
 	uint64_t n;
@@ -136,7 +150,7 @@ static void check_file(struct upper *u, const char *name)
 		return;
 	}
 	/* After damage to the journal it may be somebody's only copy. */
-	if (!u->read_only && u->damaged == 0)
+	if (!u->read_only && u->damaged == 0 && journal_is_durable(u))
 		(void)unlinkat(u->files_fd, name, 0);
 	if (n >= u->next && strcmp(name, same) == 0)
 		u->next = n + 1;
@@ -162,21 +176,41 @@ int upper_check_files(struct upper *u, struct inlay_error *err)
 	return 0;
 }
 
-void upper_reap(struct upper *u)
+void upper_discard(struct upper *u, uint64_t n)
 {
-	for (;;) {
-		char name[NAME_BYTES];
+	char name[NAME_BYTES];
+	struct inlay_digest key = key_of(n);
+
+	fdcache_forget(&u->fds, &key);
+	name_of(n, name);
+	(void)unlinkat(u->files_fd, name, 0);
+}
+
+bool upper_has_dead(struct upper *u)
+{
+	scope_lock(&u->lock);
+	return u->dead_first < u->dead_end;
+}
+
+void upper_wait_dead(struct upper *u)
+{
+	scope_lock(&u->lock);
+	while (u->dead_first == u->dead_end)
+		(void)pthread_cond_wait(&u->died, &u->lock);
+}
+
+bool upper_reap(struct upper *u)
+{
+	for (bool some = false;; some = true) {
 		uint64_t n;
 		{
 			scope_lock(&u->lock);
-			if (u->dead_count == 0)
-				return;
-			n = u->dead[--u->dead_count];
+			if (u->dead_first == u->dead_end ||
+			    u->dead[u->dead_first].seq > u->synced_seq)
+				return some;
+			n = u->dead[u->dead_first++].n;
 		}
-		struct inlay_digest key = key_of(n);
-		fdcache_forget(&u->fds, &key);
-		name_of(n, name);
-		(void)unlinkat(u->files_fd, name, 0);
+		upper_discard(u, n);
 	}
 }
 
@@ -200,4 +234,53 @@ int upper_sync_file(struct upper *u, int fd, bool data_only, struct inlay_error 
 	if (made > u->names_synced)
 		u->names_synced = made;
 	return 0;
+}
+
+/* ---- before the journal ---- */
+
+void upper_put_ahead(struct upper *u, uint64_t n)
+{
+	scope_lock(&u->lock);
+	if (u->ahead_count == u->ahead_cap) {
+		size_t cap = u->ahead_cap ? u->ahead_cap * 2 : 16;
+		uint64_t *more = reallocarray(u->ahead, cap, sizeof *more);
+		if (!more)
+			return; /* it is as safe as a file that nobody synced */
+		u->ahead = more;
+		u->ahead_cap = cap;
+	}
+	u->ahead[u->ahead_count++] = n;
+}
+
+static int sync_one(struct upper *u, uint64_t n, struct inlay_error *err)
+{
+	struct fdref ref;
+	int r = upper_file(u, n, false, &ref, err);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* gone meanwhile */
+	r = upper_sync_file(u, ref.fd, true, err);
+	fdcache_release(&u->fds, &ref);
+	return r;
+}
+
+int upper_sync_ahead(struct upper *u, struct inlay_error *err)
+{
+	auto_free uint64_t *ahead = NULL;
+	size_t count;
+	int r = 0;
+
+	/* Who comes second waits until they are on the disk. */
+	scope_lock(&u->ahead_lock);
+	{
+		scope_lock(&u->lock);
+		ahead = take_ptr(u->ahead);
+		count = u->ahead_count;
+		u->ahead_count = u->ahead_cap = 0;
+	}
+	if (count > SYNCS_MAX)
+		return syncfs(u->files_fd) < 0 ? inlay_error_sys(err, -errno, "sync the upper") : 0;
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = sync_one(u, ahead[i], err);
+	return r;
 }

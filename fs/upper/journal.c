@@ -326,20 +326,32 @@ void upper_show(struct upper *u, const struct inlay_digest *tree)
 		(void)!upper_append(u, &nothing, true, &time_ns, NULL);
 }
 
-int upper_sync_begin(const struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inlay_error *err)
+int upper_sync_begin(struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inlay_error *err)
 {
 	*ret_fd = -1;
 	*ret_seq = u->seq;
-	if (u->synced_seq >= u->seq)
-		return 0;
+	{
+		scope_lock(&u->lock);
+		if (u->synced_seq >= u->seq)
+			return 0;
+	}
 	*ret_fd = fcntl(u->journal_fd, F_DUPFD_CLOEXEC, 0);
 	return *ret_fd < 0 ? inlay_error_sys(err, -errno, "sync the upper's journal") : 0;
 }
 
 void upper_synced(struct upper *u, uint64_t seq)
 {
+	scope_lock(&u->lock);
 	if (seq > u->synced_seq)
 		u->synced_seq = seq;
+}
+
+bool upper_make_space(struct upper *u)
+{
+	if (!upper_has_dead(u) || upper_sync_ahead(u, NULL) < 0 || fdatasync(u->journal_fd) < 0)
+		return false;
+	upper_synced(u, u->seq);
+	return upper_reap(u);
 }
 
 /* ---- compacting ---- */
@@ -425,8 +437,9 @@ int upper_rewrite(struct upper *u)
 	inlay_cleanup_close(&u->journal_fd);
 	u->journal_fd = d.fd;
 	u->end = u->room = d.at;
-	u->seq = u->synced_seq = d.seq;
+	u->seq = d.seq;
 	u->shown_due = false;
+	upper_synced(u, u->seq);
 	return 0;
 }
 

@@ -18,6 +18,8 @@ int upper_init(struct upper *u, struct inlay_error *err)
 			    .next = UPPER_ROOT + 1,
 			    .head_count = HEADS_MIN};
 	(void)pthread_mutex_init(&u->lock, NULL);
+	(void)pthread_mutex_init(&u->ahead_lock, NULL);
+	(void)pthread_cond_init(&u->died, NULL);
 	u->heads = calloc(u->head_count, sizeof(struct upper_node *));
 	u->root = u->heads ? upper_add_node(u, UPPER_ROOT) : NULL;
 	if (!u->root)
@@ -70,7 +72,10 @@ void upper_fini(struct upper *u)
 	}
 	free(u->heads);
 	free(u->dead);
+	free(u->ahead);
 	free(u->nameless);
+	(void)pthread_cond_destroy(&u->died);
+	(void)pthread_mutex_destroy(&u->ahead_lock);
 	(void)pthread_mutex_destroy(&u->lock);
 	*u = (struct upper){.dir_fd = -1, .lock_fd = -1, .journal_fd = -1, .files_fd = -1};
 }
@@ -132,15 +137,18 @@ struct upper_node *upper_add_node(struct upper *u, uint64_t n)
 void upper_bury(struct upper *u, uint64_t n)
 {
 	scope_lock(&u->lock);
-	if (u->dead_count == u->dead_cap) {
+	if (u->dead_first == u->dead_end)
+		u->dead_first = u->dead_end = 0;
+	if (u->dead_end == u->dead_cap) {
 		size_t cap = u->dead_cap ? u->dead_cap * 2 : 64;
-		uint64_t *more = reallocarray(u->dead, cap, sizeof *more);
+		struct upper_dead *more = reallocarray(u->dead, cap, sizeof *more);
 		if (!more)
 			return; /* the file goes when the upper is opened the next time */
 		u->dead = more;
 		u->dead_cap = cap;
 	}
-	u->dead[u->dead_count++] = n;
+	u->dead[u->dead_end++] = (struct upper_dead){n, u->seq};
+	(void)pthread_cond_signal(&u->died);
 }
 
 static void end_node(struct upper *u, struct upper_node *node)

@@ -131,10 +131,16 @@ struct upper {
 	bool fds_ready;
 	uint64_t names_made,
 		names_synced; /* files that were made, and that have their names on the disk */
-	pthread_mutex_t
-		lock;   /* dead, names_made and _synced, and the sizes and times of data files */
-	uint64_t *dead; /* numbers whose files are to be removed */
-	size_t dead_count, dead_cap;
+	/* dead, ahead, synced_seq, names_made and _synced, and the sizes and times of data files */
+	pthread_mutex_t lock;
+	pthread_mutex_t ahead_lock; /* held over syncing `ahead`; taken before `lock` */
+	pthread_cond_t died;
+	struct upper_dead {
+		uint64_t n, seq; /* the file may go when the journal is on the disk up to seq */
+	} * dead;                /* oldest first */
+	size_t dead_first, dead_end, dead_cap;
+	uint64_t *ahead; /* numbers whose files are to be on the disk before the journal is */
+	size_t ahead_count, ahead_cap;
 };
 
 /* ---- memory (model.c) ---- */
@@ -250,7 +256,7 @@ int upper_rewrite(struct upper *u) inlay_must_check;
 void upper_compact(struct upper *u);
 /* Syncing goes on without a lock: *ret_fd is a copy of the journal's descriptor, -1 when there is nothing to do;
  * upper_synced() says that it was synced. */
-int upper_sync_begin(const struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inlay_error *err)
+int upper_sync_begin(struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inlay_error *err)
 	inlay_must_check;
 void upper_synced(struct upper *u, uint64_t seq);
 
@@ -266,12 +272,23 @@ int upper_file(struct upper *u, uint64_t n, bool create, struct fdref *ret, stru
 void upper_stat(struct upper *u, struct upper_node *node);
 /* The file was written to, or is there now: upper_stat looks again. */
 void upper_touched(struct upper *u, struct upper_node *node);
+/* Removes upper/<n>, which nothing ever named. */
+void upper_discard(struct upper *u, uint64_t n);
 /* upper/<n> is of no use any more: upper_reap() removes it. */
 void upper_bury(struct upper *u, uint64_t n);
-/* Removes the files of nodes that ended. Call without locks. */
-void upper_reap(struct upper *u);
+bool upper_has_dead(struct upper *u);
+/* Waits until there is one. */
+void upper_wait_dead(struct upper *u);
+/* Removes the files of nodes that ended, when the journal that says so is on the disk. True: some went. */
+bool upper_reap(struct upper *u);
+/* There is no space: syncs the journal and reaps. Call like upper_append(). True: it can be tried again. */
+bool upper_make_space(struct upper *u);
 /* Data, and the names of new files. fd -1: the names alone. */
 int upper_sync_file(struct upper *u, int fd, bool data_only, struct inlay_error *err)
 	inlay_must_check;
+/* upper/<n> takes the place of another file: its data is to be on the disk before the journal says so. */
+void upper_put_ahead(struct upper *u, uint64_t n);
+/* Syncs those, before the journal is. */
+int upper_sync_ahead(struct upper *u, struct inlay_error *err) inlay_must_check;
 
 #endif

@@ -117,6 +117,19 @@ def sync_dir(path):
     os.close(fd)
 
 
+def cut_power(inlay, where, mount, dst):
+    fd = os.open(where, os.O_RDONLY)
+    fcntl.ioctl(fd, 0x8004587D, struct.pack("I", 2))  # FS_IOC_SHUTDOWN without a flush
+    os.close(fd)
+    kill([*inlay.worker_pids(), inlay.keeper_pid()])
+    for point in mounts_below(dst):
+        subprocess.run(["umount", "-l", os.fsdecode(point)], check=True)
+    until(lambda: subprocess.run(["umount", where], stderr=subprocess.DEVNULL).returncode == 0,
+          what="the disk to be unmounted")
+    mount()
+    inlay("mount", dst)
+
+
 @needs_loop
 def test_power_cut(root, src):
     """After a power cut everything that was fsynced is there, and nothing is half of something."""
@@ -154,19 +167,51 @@ def test_power_cut(root, src):
             os.close(fd)
             sync_dir(top)
             write(top / "unsynced", os.urandom(50_000))  # may be there or not
-            fd = os.open(where, os.O_RDONLY)
-            fcntl.ioctl(fd, 0x8004587D, struct.pack("I", 2))  # FS_IOC_SHUTDOWN without a flush
-            os.close(fd)
-            kill([*inlay.worker_pids(), inlay.keeper_pid()])
-            for point in mounts_below(dst):
-                subprocess.run(["umount", "-l", os.fsdecode(point)], check=True)
-            until(lambda: subprocess.run(["umount", where], stderr=subprocess.DEVNULL).returncode == 0,
-                  what="the disk to be unmounted")
-            mount()
-            inlay("mount", dst)
+            cut_power(inlay, where, mount, dst)
             for name, data in kept.items():
                 assert (dst / name).read_bytes() == data, f"round {n}: {name}"
         assert inlay("fsck", dst).code == 0
+        inlay("umount", dst)
+
+
+@needs_loop
+@pytest.mark.parametrize("killed", [False, True], ids=["", "after-a-kill"])
+def test_power_cut_after_a_replacement(root, src, killed):
+    """What was fsynced and then replaced is the old or the new one: the disk may know of the removal first."""
+    write(src / "f", "synced\n")
+    with disk(root, "200M") as (where, mount):
+        inlay = inlay_with(root, where / "state")
+        dst = root / "dst"
+        inlay.sync(src, dst)
+        synced_write(dst / "config", b"old\n")
+        sync_dir(dst)
+        upper = next((where / "state/host/ws").glob("*/upper"))
+        old = {p.name for p in upper.iterdir()}
+        synced_write(dst / "config.new", b"new\n")
+        os.rename(dst / "config.new", dst / "config")
+        if killed:
+            kill(inlay.worker_pids())
+        until(lambda: not old & {p.name for p in upper.iterdir()}, what="the old bytes to be removed")
+        synced_write(where / "other", b"x")  # ext4 commits what it knows
+        cut_power(inlay, where, mount, dst)
+        assert (dst / "config").read_bytes() in (b"old\n", b"new\n")
+        inlay("umount", dst)
+
+
+@needs_loop
+def test_power_cut_after_an_unsynced_replacement(root, src):
+    """As on ext4: somebody else's fsync does not make an empty file of what was fsynced and then replaced."""
+    write(src / "f", "synced\n")
+    with disk(root, "200M") as (where, mount):
+        inlay = inlay_with(root, where / "state")
+        dst = root / "dst"
+        inlay.sync(src, dst)
+        synced_write(dst / "config", b"old\n")
+        write(dst / "config.new", "new\n")
+        os.rename(dst / "config.new", dst / "config")
+        synced_write(dst / "other", b"x")
+        cut_power(inlay, where, mount, dst)
+        assert (dst / "config").read_bytes() in (b"old\n", b"new\n")
         inlay("umount", dst)
 
 
@@ -209,6 +254,9 @@ def test_full_disk(root, src):
             assert (dst / "d/g").read_bytes()[:300_000] == (src / "d/g").read_bytes()
             # Removing needs no space.
             os.unlink(dst / f"filler{round}")
+            # ... and gives what was removed at once.
+            write(dst / "again", "there is room again\n" * 200_000)
+            os.unlink(dst / "again")
             for name in os.listdir(dst):
                 if name.startswith(f"dir{round}-"):
                     os.rmdir(dst / name)
