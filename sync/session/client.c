@@ -159,8 +159,11 @@ int client_open(struct client *c, const struct transport_options *o, uint64_t bw
 		struct inlay_error *err)
 {
 	*c = (struct client){.options = *o, .bwlimit = bwlimit, .conn = {.rfd = -1, .wfd = -1}};
+	if (o->host)
+		c->gate = gate_enter();
 	int r = transport_open(o, &c->transport, err);
 	if (r < 0) {
+		gate_leave(&c->gate);
 		c->transport = (struct transport){.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1};
 		return r;
 	}
@@ -181,6 +184,7 @@ void client_kill(struct client *c)
 
 void client_close(struct client *c)
 {
+	gate_leave(&c->gate);
 	if (c->transport.pid <= 0)
 		return;
 	conn_fini(&c->conn);
@@ -242,6 +246,7 @@ static int hear_hello(struct client *c, const struct frame *f, struct inlay_erro
 	(void)snprintf(c->machine, sizeof c->machine, "%.*s", (int)m.machine.len, m.machine.bytes);
 	c->uid = m.uid;
 	c->greeted = true;
+	gate_leave(&c->gate);
 	return 0;
 }
 

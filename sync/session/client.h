@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "transport/gate.h"
 #include "transport/transport.h"
 #include "wire/conn.h"
 #include "wire/message.h"
@@ -32,6 +33,7 @@ struct client {
 	struct transport_options options; /* borrowed strings */
 	struct transport transport;
 	struct conn conn;
+	struct gate_pass gate; /* until it is greeted */
 	bool greeted;
 	char program[64], machine[32]; /* the peer's */
 	uint32_t uid;

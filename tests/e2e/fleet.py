@@ -63,11 +63,16 @@ class Near:
         self.script = root / "nearssh"
         self.script.write_text("#!/bin/sh\n"
                                "while [ \"$1\" != -- ]; do shift; done\n"
+                               "# before\n"
                                f"export HOME={shlex.quote(str(self.homes))}/$2 "
                                "INLAY_STATE= XDG_STATE_HOME= XDG_CACHE_HOME=\n"
                                'mkdir -p "$HOME" && cd "$HOME" && exec /bin/sh -c "$3"\n')
         self.script.chmod(0o755)
         self.ssh = str(self.script)
+
+    def before(self, text):
+        """Lines of shell that come first; $2 is the host, $3 the command."""
+        self.script.write_text(self.script.read_text().replace("# before\n", f"# before\n{text}\n"))
 
     def home(self, name):
         return self.homes / name

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One source, many hosts: encoded once, nobody waits for another, and who holds a workspace."""
+import json
 import os
 import random
 import signal
+import socket
 import threading
+import time
 
 import pytest
 
-from conftest import Inlay, pids_with, tree, until, write
+from conftest import Inlay, Sshd, free_port, pids_with, tree, until, write
 from fleet import Near
 from test_watch import Watch
 
@@ -238,7 +241,7 @@ def test_sync_to_several_targets(inlay, near, src):
     same_everywhere(near, names, src)
     assert inlay("sync", "--exit-code", src, *targets).code == 0
     # One that cannot be reached: a line for it, and code 3; when none can, its own code.
-    near.script.write_text(near.script.read_text().replace("export HOME", "[ \"$2\" = gone ] && exit 255\nexport HOME"))
+    near.before('[ "$2" = gone ] && exit 255')
     r = inlay("sync", src, *targets, "gone:ws", code=3)
     assert "inlay: gone:ws: cannot connect" in r.err and r.out.count("no change") == 4
     inlay("sync", src, "gone:a", "gone:b", code=5)
@@ -251,7 +254,7 @@ def test_components_are_scanned_once(inlay, near, root, src):
           "  a: {source: a, target: ws/a}\n  b: {source: b, target: ws/b, hosts: [n1]}\n")
     write(where / "a/f", "a\n")
     write(where / "b/f", "b\n")
-    near.script.write_text(near.script.read_text().replace("export HOME", "[ \"$2\" = gone ] && exit 255\nexport HOME"))
+    near.before('[ "$2" = gone ] && exit 255')
     r = inlay("sync", "--json", cwd=where, code=3)
     rows = {(row["component"], row["host"]): row for row in r.rows}
     assert set(rows) == {("a", "n1"), ("a", "n2"), ("a", "n3"), ("a", "gone"), ("b", "n1")}
@@ -259,3 +262,93 @@ def test_components_are_scanned_once(inlay, near, root, src):
     assert (near.home("n3") / "ws/a/f").read_text() == "a\n"
     r = inlay("sync", "--host", "n1", cwd=where)
     assert sorted(line.split(":")[0] for line in r.out.splitlines()) == ["n1 a", "n1 b"], r.out
+
+
+# ---- many hosts, of which some are not well ----
+
+
+def scripted(near, name, text):
+    """What stands in for ssh does this for one host."""
+    near.before(f'if [ "$2" = {name} ]; then\n{text}\nfi')
+
+
+@pytest.fixture
+def ill(root, near):
+    """Hosts that fail, each in a way of its own: name -> (target's path, what its line says, exit code)."""
+    sshd, silent = Sshd(root), socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen()                             # takes connections and says nothing, as a stopped sshd does
+    sshd.client()
+    config = root / "ill_config"
+    common = (sshd.dir / "config").read_text()
+    config.write_text("".join(f"Host {name}\n" + "".join(f" {line}\n" for line in lines) for name, lines in {
+        "refused": [f"Port {free_port()}"],
+        "unknown": ["HostName no-such-host.invalid"],
+        "wrongkey": ["HostKeyAlias other-name", f"UserKnownHostsFile {sshd.dir}/wrong_hosts"],
+        "nokey": ["PubkeyAuthentication no"],
+        "silent": [f"Port {silent.getsockname()[1]}"],
+    }.items()) + common.replace("Host testhost", "Host *"))
+    (sshd.dir / "wrong_hosts").write_text("other-name " + " ".join((sshd.dir / "other.pub").read_text().split()[:2]) + "\n")
+    for name in ("refused", "unknown", "wrongkey", "nokey", "silent"):
+        scripted(near, name, f'exec ssh -oBatchMode=yes -oConnectTimeout=2 -F {config} -- "$2" "$3"')
+    scripted(near, "hangs", "exec sleep 1000")
+    scripted(near, "nospace", "export HOME=/proc XDG_CACHE_HOME=; exec /bin/sh -c \"$3\"")
+    scripted(near, "sparc", f"PATH={root}/sparc:$PATH")
+    write(root / "sparc/uname", "#!/bin/sh\necho sparc64\n").chmod(0o755)
+    write(near.home("isfile") / "file", "x")
+    yield {
+        "refused": ("ws", "Connection refused", 5),
+        "unknown": ("ws", "Could not resolve hostname", 5),
+        "wrongkey": ("ws", "Host key verification failed", 5),
+        "nokey": ("ws", "Permission denied", 5),
+        "silent": ("ws", "timed out", 5),
+        "hangs": ("ws", "did not answer", 124),
+        "nospace": ("ws", "cannot install inlayd", 1),
+        "sparc": ("ws", "there is no inlayd-sparc64", 1),
+        "isfile": ("file/ws", "Not a directory", 1),
+        "denied": ("/proc/ws", "/proc/ws", 1),
+        "stopped": ("ws", "did not answer", 124),
+    }
+    silent.close()
+    sshd.stop()
+
+
+def test_forty_hosts_of_which_some_fail(inlay, near, ill, src):
+    """Each that fails has a line and a code of its own; the others are right, and do not wait for them."""
+    for i in range(10):
+        write(src / f"f{i}", f"{i}\n" * 50)
+    names = [f"n{i}" for i in range(29)]
+    # One whose keeper is stopped.
+    inlay.sync(src, "stopped:other")
+    keeper, = pids_with(f"keep --state {near.home('stopped')}/")
+    os.kill(keeper, signal.SIGSTOP)
+    targets = [f"{n}:ws" for n in names] + [f"{n}:{path}" for n, (path, _, _) in ill.items()]
+    random.Random(1).shuffle(targets)
+    begun = time.monotonic()
+    came = {}
+    try:
+        p = inlay.start("sync", "--json", "--connect-timeout", "3s", src, *targets)
+        for line in p.stdout:
+            row = json.loads(line)
+            came[row["target"].split(":")[0]] = (row, time.monotonic() - begun)
+        assert p.wait() == 3
+        err = p.stderr.read().decode()
+        assert "Sanitizer" not in err, err
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    assert set(came) == set(names) | set(ill)
+    for name, (_, says, code) in ill.items():
+        error = came[name][0].get("error")
+        assert error and says in error["text"] and error["exit"] == code, (name, came[name])
+    same_everywhere(near, names, src)
+    # The last of the good ones was there before the first of those that only time tells.
+    assert max(came[n][1] for n in names) < min(came[n][1] for n in ("hangs", "stopped"))
+
+
+def test_connections_are_made_some_at_a_time(inlay, near, root, src):
+    write(src / "f", "x\n")
+    (root / "now").mkdir()
+    near.before(f"touch {root}/now/$2; ls {root}/now | wc -l >> {root}/log; sleep 0.2; rm {root}/now/$2")
+    inlay("sync", "-q", src, *[f"n{i}:ws" for i in range(30)])
+    # The first of each host finds no inlayd, brings it, and comes again.
+    assert 8 <= max(int(n) for n in (root / "log").read_text().split()) <= 32
