@@ -27,7 +27,7 @@ static const char up_help[] =
 	"every change from then on, until Ctrl-C. Mounts and programs stay when it ends.\n"
 	"\n"
 	"  -f, --file FILE        the project's file (inlay.yaml in this directory or above)\n"
-	"  -H, --host HOST        only this host; may be given more than once\n"
+	"  -H, --host HOST        only this host or @group; may be given more than once\n"
 	"      --once             end when everything is up\n"
 	"      --trust            this project may run its commands on hosts; remembered\n"
 	"      --steal            take the workspaces over from another inlay that holds them\n"
@@ -40,7 +40,7 @@ static const char down_help[] =
 	"stays on the hosts.\n"
 	"\n"
 	"  -f, --file FILE        the project's file\n"
-	"  -H, --host HOST        only this host; may be given more than once\n"
+	"  -H, --host HOST        only this host or @group; may be given more than once\n"
 	"      --purge            forget it on the hosts, too: histories, logs, what was written "
 	"there\n" COMMON_HELP;
 
@@ -51,7 +51,7 @@ static const char build_help[] =
 	"line by line.\n"
 	"\n"
 	"  -f, --file FILE        the project's file\n"
-	"  -H, --host HOST        only this host; may be given more than once\n"
+	"  -H, --host HOST        only this host or @group; may be given more than once\n"
 	"      --trust            this project may run its commands on hosts; "
 	"remembered\n" COMMON_HELP;
 

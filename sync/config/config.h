@@ -166,6 +166,8 @@ void config_set_fini(struct config_set *set);
 INLAY_DEFINE_FINI(struct config_set, config_set_fini)
 
 const struct config_component *config_find(const struct config *c, const char *name);
+/* True when what a user calls so means that host: its name, or "@group" with a group that it is in. */
+bool config_means_host(const struct config_set *set, const char *name, const char *host);
 
 /* The rows of inlay.yaml and of hosts.yaml, for the schema. */
 extern const struct field config_project_fields[];

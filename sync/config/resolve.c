@@ -96,6 +96,23 @@ static int add_host(struct resolve *r, struct config_component *c, const char *n
 	return e;
 }
 
+static bool means_host(const struct config_set *set, const char *name, const char *host,
+		       unsigned depth)
+{
+	if (name[0] != '@')
+		return strcmp(name, host) == 0;
+	const struct config_group *g = depth <= GROUP_DEPTH_MAX ? find_group(set, name + 1) : NULL;
+	for (size_t i = 0; g && i < g->hosts.count; i++)
+		if (means_host(set, g->hosts.items[i], host, depth + 1))
+			return true;
+	return false;
+}
+
+bool config_means_host(const struct config_set *set, const char *name, const char *host)
+{
+	return means_host(set, name, host, 0);
+}
+
 /* `at` is where the first of the names stands; in a group it is the group. */
 static int add_hosts(struct resolve *r, struct config_component *c,
 		     const struct config_texts *names, const struct yaml_node *at, unsigned depth,

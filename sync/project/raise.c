@@ -61,8 +61,23 @@ static bool listed(const char *const *list, const char *name)
 	return false;
 }
 
+static bool is_used(const struct up_options *o, const char *host)
+{
+	const struct config *c = o->set->config;
+
+	for (size_t i = 0; i < c->components.count; i++)
+		for (size_t k = 0; k < c->ordered[i]->host_count; k++)
+			if (config_means_host(o->set, host, c->ordered[i]->host_list[k]->head.name))
+				return true;
+	return false;
+}
+
 static int check_names(const struct up_options *o, struct inlay_error *err)
 {
+	for (const char *const *n = o->hosts; n && *n; n++)
+		if (!is_used(o, *n))
+			return inlay_error_set(err, -ENOENT,
+					       "no component of the project is on '%s'", *n);
 	for (const char *const *n = o->components; n && *n; n++)
 		if (!config_find(o->set->config, *n))
 			return inlay_error_set(err, -ENOENT, "the project has no component '%s'",
@@ -70,11 +85,19 @@ static int check_names(const struct up_options *o, struct inlay_error *err)
 	return 0;
 }
 
+static bool is_meant(const struct up_options *o, const struct config_host *h)
+{
+	for (const char *const *n = o->hosts; *n; n++)
+		if (config_means_host(o->set, *n, h->head.name))
+			return true;
+	return false;
+}
+
 static bool wanted(const struct up_options *o, const struct config_component *c,
 		   const struct config_host *h)
 {
 	return (!o->components || listed(o->components, c->head.name)) &&
-	       (!o->hosts || listed(o->hosts, h->head.name));
+	       (!o->hosts || is_meant(o, h));
 }
 
 static int add_site(struct up *up, const struct config_component *c, const struct config_host *h,

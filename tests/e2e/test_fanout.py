@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import Inlay, Sshd, free_port, pids_with, tree, until, write
-from fleet import Near
+from fleet import Fleet, Near
 from test_watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fuse")
@@ -52,6 +52,10 @@ def all_show(watch, names=None):
         left.discard(e["target"])
         events[e["target"].split(":")[0]] = e
     return events
+
+
+def children(pid):
+    return [int(p) for t in os.listdir(f"/proc/{pid}/task") for p in open(f"/proc/{pid}/task/{t}/children").read().split()]
 
 
 def figures(inlay):
@@ -352,3 +356,33 @@ def test_connections_are_made_some_at_a_time(inlay, near, root, src):
     inlay("sync", "-q", src, *[f"n{i}:ws" for i in range(30)])
     # The first of each host finds no inlayd, brings it, and comes again.
     assert 8 <= max(int(n) for n in (root / "log").read_text().split()) <= 32
+
+
+def test_groups_of_hosts(inlay, near, root):
+    where = root / "project"
+    write(root / "home/.config/inlay/hosts.yaml", "groups: {lab: [n1, '@more'], more: [n2], other: [n9]}\n")
+    write(where / "inlay.yaml", "version: 1\nhosts: ['@lab', n3]\ncomponents: {a: {source: a, target: ws/a}}\n")
+    write(where / "a/f", "a\n")
+
+    def hosts(*args, **kw):
+        return {row["host"] for row in inlay("sync", "--json", *args, cwd=where, **kw).rows}
+    inlay.env.pop("XDG_CONFIG_HOME", None)
+    assert hosts() == {"n1", "n2", "n3"}
+    assert hosts("--host", "@lab") == {"n1", "n2"} and hosts("--host", "@more", "--host", "n3") == {"n2", "n3"}
+    for nobody in ("n9", "@other", "@nonsense", "n33"):
+        assert f"is on '{nobody}'" in inlay("sync", "--host", "n1", "--host", nobody, cwd=where, code=1).err
+
+
+def test_many_hosts_go_over_libssh2(root, src):
+    """Quicker to connect; one or two go over ssh."""
+    write(src / "f", "x\n")
+    fleet = Fleet(root, 4)
+    inlay = Inlay(root, {"INLAY_SSH": fleet.ssh})
+    for names, way in ((fleet.names[:2], False), (fleet.names, True)):
+        w = Watch(inlay, src, *[f"{n}:ws" for n in names])
+        w.names = names
+        all_show(w)
+        ways = [open(f"/proc/{p}/cmdline").read().split("\0")[1] == "_ssh2" for p in children(w.process.pid)]
+        assert ways == [way] * len(names)
+        assert w.end() == 0
+    fleet.end()
