@@ -147,22 +147,28 @@ def test_a_remount_reaches_a_container_that_runs(robot):
     robot.image()
     robot.project("ignore: []")
     robot.up()
-    # It looks at the workspace by its path only, and counts what it sees in between.
-    loop = robot.start(f"cd /; echo up; while :; do cat {robot.ws}/hello {robot.ws}/seen 2>&1; sleep 0.005; done")
+    # What lies below the mount would be seen in a moment of nothing.
+    robot.inlay("down", cwd=robot.dir)
+    below = next((robot.inlay.state / "host/ws").glob("*/roots/*/upper"))
+    write(below / str(robot.ws)[1:] / "below", "")
+    robot.up()
+    # It looks at the workspace by its path only.
+    loop = robot.start(f"cd /; w={robot.ws}; echo up; (while :; do [ -e $w/below ] && echo GAP; done) & "
+                       "while :; do cat $w/hello $w/seen 2>&1; sleep 0.005; done")
     assert loop.stdout.readline() == b"up\n" and loop.stdout.readline() == b"hello\n"
-    for round in range(2):
+    for round in range(4):
         worker, = robot.inlay.worker_pids()
         os.kill(worker, signal.SIGKILL)
         until(lambda: robot.inlay.worker_pids() not in ([], [worker]))
         until(lambda: robot.inlay("status", "--json", robot.ws).json["mounted"])
+        if round % 3:
+            continue
         write(robot.dir / "nav/seen", f"round {round}\n")
         robot.up()
-        seen = []
-        while seen[-1:] != [f"round {round}\n".encode()]:
-            seen.append(loop.stdout.readline())
-            assert seen[-1], loop.stderr.read()
-        # The empty directory below was never seen: a name that is not there only stands for `seen` itself.
-        assert not [line for line in seen if b"hello: No such file" in line]
+        line = b""
+        while line != f"round {round}\n".encode():
+            line = loop.stdout.readline()
+            assert line and line != b"GAP\n", loop.stderr.read()
     # One mount for each, not a pile.
     assert len([p for p in mounts_below(robot.root) if p.endswith(b"/ws")]) == 2
     loop.terminate()
@@ -249,7 +255,7 @@ def test_links_of_an_image_lead_nowhere(robot):
     top = str(robot.root).split("/")[1]
     if (tree / top).is_dir():
         shutil.rmtree(tree / top)
-    os.symlink(f"../../../../../..{outside}", tree / top)
+    os.symlink("../" * 20 + str(outside)[1:], tree / top)
     robot.up(code=None)
     assert list(outside.iterdir()) == []
     assert not [p for p in mounts_below(outside)]
