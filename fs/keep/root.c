@@ -504,7 +504,7 @@ static int set_root(struct inlay_workspace *ws, const struct inlay_container_spe
 	char runtime[256], hex[INLAY_DIGEST_HEX];
 	int r = spec->runtime == INLAY_RUNTIME_HOST
 			? 0
-			: inlay_container_find(spec->runtime, runtime, sizeof runtime, err);
+			: inlay_container_find(runtime, sizeof runtime, err);
 
 	if (r == 0)
 		r = mount_root(ws, &spec->image, err);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "inlay/checkup.h"
+#include "inlay/container.h"
 #include "inlay/io.h"
 #include "keep/host.h"
 #include "keep/kernel_mount.h"
@@ -177,6 +178,65 @@ static void on_mount(void *ctx, const char *path)
 		     "%s: a mount of inlay %s", path, state);
 }
 
+/* What the mount is that a directory lies on: is what is mounted in it seen elsewhere? */
+static bool on_shared_mount(char *dir)
+{
+	struct kernel_mount_info m;
+
+	while (!kernel_mount_find(*dir ? dir : "/", &m)) {
+		char *slash = strrchr(dir, '/');
+		if (!slash)
+			return false;
+		*slash = 0;
+	}
+	return m.shared;
+}
+
+/* For who gives a workspace to a container that is not ours. */
+static void check_shared(struct doctor *d, const char *path)
+{
+	auto_free char *dir = strdup(path);
+	char above[INLAY_HOST_PATH_MAX];
+
+	if (!dir || geteuid() != 0)
+		return;
+	(void)snprintf(above, sizeof above, "%.*s", (int)(strrchr(path, '/') - path), path);
+	*strrchr(dir, '/') = 0;
+	if (on_shared_mount(dir))
+		tell(d, INLAY_CHECK_OK, "shared", "",
+		     "%s: a container of your own that gets %s with rslave (-v %s:/ws:rslave) sees "
+		     "it again after it was mounted anew",
+		     path, above, above);
+	else
+		tell(d, INLAY_CHECK_OK, "shared", "",
+		     "%s: not on a shared mount. Only for containers of your own: mount --bind %s "
+		     "%s && mount --make-shared %s, then -v %s:/ws:rslave",
+		     path, above, above, above, above);
+}
+
+/* Is what it runs in there, and what runs it? */
+static void check_root(struct doctor *d, struct inlay_workspace *ws,
+		       const struct inlay_workspace_state *st)
+{
+	auto_of(inlay_container_spec_fini) struct inlay_container_spec spec = {0};
+	struct inlay_error why = {0};
+	char runtime[256], hex[INLAY_DIGEST_HEX];
+	int r = inlay_container_read(ws->dir_fd, &spec, &why);
+
+	if (r == INLAY_CONTAINER_NONE)
+		return;
+	if (r == 0 && spec.runtime != INLAY_RUNTIME_HOST)
+		r = inlay_container_find(runtime, sizeof runtime, &why);
+	inlay_digest_hex(&spec.image, hex);
+	if (r < 0)
+		tell(d, INLAY_CHECK_BAD, "root", "", "%s: %s", st->path, why.text);
+	else if (strncmp(st->mount_text, "no root", 7) == 0)
+		tell(d, INLAY_CHECK_BAD, "root", "inlay up", "%s: %s", st->path, st->mount_text);
+	else
+		tell(d, INLAY_CHECK_OK, "root", "", "%s: runs in image %.12s, by %s", st->path, hex,
+		     spec.runtime == INLAY_RUNTIME_HOST ? "nothing: runtime is host" : runtime);
+}
+
 static int on_workspace(void *ctx, struct inlay_workspace *ws, struct inlay_error *err)
 {
 	struct inlay_workspace_state st;
@@ -203,13 +263,16 @@ static int on_workspace(void *ctx, struct inlay_workspace *ws, struct inlay_erro
 		}
 		(void)snprintf(st.mount_text, sizeof st.mount_text, "%.255s", why.text);
 	}
-	if (st.mounted)
+	if (st.mounted) {
 		tell(d, INLAY_CHECK_OK, "mount", "", "%s: mounted, for %s", st.path,
 		     st.everybody ? "everybody" : "its owner only");
-	else
+		check_shared(d, st.path);
+		check_root(d, ws, &st);
+	} else {
 		tell(d, INLAY_CHECK_BAD, "mount", "'inlay mount', or 'inlay doctor --fix'",
 		     "%s: should be mounted, and is not%s%s", st.path, *st.mount_text ? ": " : "",
 		     st.mount_text);
+	}
 	return 0;
 }
 

@@ -199,7 +199,7 @@ static int run_once(struct once *n, bool running, int *ret_status, struct inlay_
 		r = inlay_error_set(err, -E2BIG, "the command is too long");
 	hold_signals(&set);
 	if (r == 0)
-		r = contained_spawn(&n->box, (char **)n->args, fds, &pid, err);
+		r = contained_spawn(n->box.runtime, (char **)n->args, fds, &pid, err);
 	if (r == 0)
 		*ret_status = wait_for(n, &set, pid);
 	if (r == 0 && !running && contained_runs(&n->box))

@@ -18,8 +18,7 @@ extern char **environ;
 
 /* ---- which runtime ---- */
 
-int inlay_container_find(enum inlay_runtime runtime, char *ret, size_t size,
-			 struct inlay_error *err)
+int inlay_container_find(char *ret, size_t size, struct inlay_error *err)
 {
 	char crun[256];
 
@@ -38,10 +37,15 @@ int inlay_container_find(enum inlay_runtime runtime, char *ret, size_t size,
 				  "that a workspace which is mounted anew would not "
 				  "appear in what runs)"
 				: "");
-	if (runtime == INLAY_RUNTIME_PODMAN && !inlay_find_program("podman", crun, sizeof crun))
-		return inlay_error_set(err, -ENOENT,
-				       "there is no podman on this host: apt-get install podman");
 	return 0;
+}
+
+static int find_podman(char *ret, size_t size, struct inlay_error *err)
+{
+	return inlay_find_program("podman", ret, size)
+		       ? 0
+		       : inlay_error_set(err, -ENOENT,
+					 "there is no podman on this host: apt-get install podman");
 }
 
 /* ---- opening ---- */
@@ -76,7 +80,9 @@ int contained_open(const char *ws_dir, const char *name, struct contained *ret,
 		return r;
 	if (c.spec.runtime == INLAY_RUNTIME_HOST)
 		return INLAY_CONTAINER_NONE;
-	r = inlay_container_find(c.spec.runtime, c.runtime, sizeof c.runtime, err);
+	r = inlay_container_find(c.runtime, sizeof c.runtime, err);
+	if (r == 0 && c.spec.runtime == INLAY_RUNTIME_PODMAN)
+		r = find_podman(c.podman, sizeof c.podman, err);
 	inlay_container_root(&c.spec.image, below, sizeof below);
 	int n = snprintf(c.root, sizeof c.root, "%s/%s", ws_dir, below);
 	int m = snprintf(c.id, sizeof c.id, "inlay-%.16s-%s", id ? id + 1 : ws_dir, name);
@@ -111,10 +117,10 @@ int contained_bundle(const struct contained *c, struct oci_process *p, int dirfd
 
 /* ---- calling it ---- */
 
-int contained_spawn(const struct contained *c, char **argv, const int fds[3], pid_t *ret,
+int contained_spawn(const char *program, char **argv, const int fds[3], pid_t *ret,
 		    struct inlay_error *err)
 {
-	auto_free char *name = strdup(c->runtime);
+	auto_free char *name = strdup(program);
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none;
@@ -133,28 +139,27 @@ int contained_spawn(const struct contained *c, char **argv, const int fds[3], pi
 	(void)sigemptyset(&none);
 	(void)posix_spawnattr_setsigmask(&attr, &none);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-	int r = posix_spawn(ret, c->runtime, &actions, &attr, argv, environ);
+	int r = posix_spawn(ret, program, &actions, &attr, argv, environ);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	(void)posix_spawnattr_destroy(&attr);
 	argv[0] = NULL;
-	return r ? inlay_error_sys(err, -r, "run %s", c->runtime) : 0;
+	return r ? inlay_error_sys(err, -r, "run %s", program) : 0;
 }
 
-int contained_call(const struct contained *c, char **argv, const int fds[3],
-		   struct inlay_error *err)
+int contained_call(const char *program, char **argv, const int fds[3], struct inlay_error *err)
 {
 	int status;
 	pid_t pid;
-	int r = contained_spawn(c, argv, fds, &pid, err);
+	int r = contained_spawn(program, argv, fds, &pid, err);
 
 	if (r < 0)
 		return r;
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return inlay_error_sys(err, -errno, "wait for %s", c->runtime);
+			return inlay_error_sys(err, -errno, "wait for %s", program);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
-	return inlay_error_set(err, -ECHILD, "%s %s did not go well", c->runtime, argv[1]);
+	return inlay_error_set(err, -ECHILD, "%s %s did not go well", program, argv[1]);
 }
 
 pid_t contained_pid(int dirfd)
@@ -181,11 +186,11 @@ int contained_start(const struct contained *c, int dirfd, const char *dir, const
 		return inlay_error_set(err, -ENOMEM, "out of memory");
 	char *make[] = {NULL, create, bundle, where, file, pid_file, id, NULL};
 	char *begin[] = {NULL, start, id, NULL};
-	int r = contained_call(c, make, fds, err);
+	int r = contained_call(c->runtime, make, fds, err);
 	if (r == 0) {
 		*ret_pid = contained_pid(dirfd);
 		const int quiet[] = {-1, -1, fds[2]};
-		r = *ret_pid > 0 ? contained_call(c, begin, quiet, err)
+		r = *ret_pid > 0 ? contained_call(c->runtime, begin, quiet, err)
 				 : inlay_error_set(err, -EIO, "%s tells no pid", c->runtime);
 	}
 	if (r < 0)
@@ -201,7 +206,7 @@ void contained_delete(const struct contained *c)
 	char *argv[] = {NULL, verb, force, id, NULL};
 
 	if (id)
-		(void)!contained_call(c, argv, quiet, NULL);
+		(void)!contained_call(c->runtime, argv, quiet, NULL);
 }
 
 bool contained_runs(const struct contained *c)

@@ -13,6 +13,7 @@ struct contained {
 	char root[CONTAINED_PATH_MAX];
 	char id[INLAY_CONTAINER_NAME_MAX];
 	char runtime[256]; /* the path of runc */
+	char podman[256];  /* that of podman, where programs are started by it; else "" */
 };
 
 /* For what is called `name` in the workspace whose directory is ws_dir. Positive: INLAY_CONTAINER_NONE. Ended with
@@ -26,12 +27,12 @@ INLAY_DEFINE_FINI(struct contained, contained_fini)
 int contained_bundle(const struct contained *c, struct oci_process *p, int dirfd,
 		     struct inlay_error *err) inlay_must_check;
 
-/* Starts the runtime with these arguments (argv[0] is put in place) and descriptors 0, 1, 2; -1 = /dev/null. */
-int contained_spawn(const struct contained *c, char **argv, const int fds[3], pid_t *ret,
+/* Starts a program with these arguments (argv[0] is put in place) and descriptors 0, 1, 2; -1 = /dev/null. */
+int contained_spawn(const char *program, char **argv, const int fds[3], pid_t *ret,
 		    struct inlay_error *err) inlay_must_check;
 /* The same, and waits. -ECHILD when it did not end with 0. */
-int contained_call(const struct contained *c, char **argv, const int fds[3],
-		   struct inlay_error *err) inlay_must_check;
+int contained_call(const char *program, char **argv, const int fds[3], struct inlay_error *err)
+	inlay_must_check;
 
 /* Makes the container and starts it: its first process becomes a child of the nearest subreaper, with these
  * descriptors. dir: the bundle's path. */

@@ -19,6 +19,7 @@
 #include "inlay/io.h"
 #include "inlay/run.h"
 #include "run/contained.h"
+#include "run/podman.h"
 #include "run/supervisor_proto.h"
 
 enum {
@@ -201,6 +202,8 @@ static int start_in_box(struct supervisor *s, int out, int errors, pid_t *ret,
 				.own = own,
 				.env = s->spec.env};
 	int r = contained_bundle(&s->box, &p, s->dirfd, err);
+	if (r == 0 && *s->box.podman)
+		return podman_start(&s->box, &p, s->dir, fds, ret, err);
 	return r < 0 ? r : contained_start(&s->box, s->dirfd, s->dir, fds, ret, err);
 }
 
@@ -275,11 +278,21 @@ static bool kill_children(void)
 	return any;
 }
 
+static void delete_box(const struct supervisor *s)
+{
+	if (*s->box.podman)
+		podman_delete(&s->box);
+	else
+		contained_delete(&s->box);
+}
+
 /* To the program and its group; in a container the first process passes on what the others shall hear. */
 static int send_signal(struct supervisor *s, int number)
 {
+	pid_t first = *s->box.podman ? contained_pid(s->dirfd) : s->status.pid;
+
 	if (in_box(s))
-		return contained_signal(s->status.pid, number);
+		return first > 0 ? contained_signal(first, number) : -ESRCH;
 	return kill(-s->status.pid, number) < 0 ? -errno : 0;
 }
 
@@ -310,7 +323,7 @@ static void program_ended(struct supervisor *s, int status)
 	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
 	if (in_box(s))
-		contained_delete(&s->box);
+		delete_box(s);
 	else
 		(void)kill(-s->status.pid, SIGKILL);
 	while (kill_children())
@@ -419,7 +432,11 @@ static void on_time(struct supervisor *s)
 		inlay_runlog_note(&s->log, "did not end in time: killed");
 		if (!in_box(s))
 			(void)kill(-s->status.pid, SIGKILL);
-		(void)kill(s->status.pid, SIGKILL);
+		/* What podman started ends with that, and podman with it. */
+		if (*s->box.podman)
+			delete_box(s);
+		else
+			(void)kill(s->status.pid, SIGKILL);
 	}
 	if (s->restart && s->status.state == INLAY_RUN_STOPPED && !s->quit) {
 		s->restart = false;

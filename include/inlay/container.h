@@ -69,8 +69,7 @@ int inlay_container_read(int ws_fd, struct inlay_container_spec *ret, struct inl
 void inlay_container_root(const struct inlay_digest *image, char *ret, size_t size);
 
 /* The path of the program that runs containers. -ENOENT, with what cures it. */
-int inlay_container_find(enum inlay_runtime runtime, char *ret, size_t size,
-			 struct inlay_error *err) inlay_must_check;
+int inlay_container_find(char *ret, size_t size, struct inlay_error *err) inlay_must_check;
 
 /* Something that is run once, in a container that is there already or in one for this alone. */
 struct inlay_contain {

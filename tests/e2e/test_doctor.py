@@ -71,7 +71,8 @@ def test_all_is_well(alone, root, src):
     rows = alone.doctor()
     assert {"agents", "kernel", "inotify", "disk"} <= {r["check"] for r in rows if r["where"] == "here"}
     there = "this machine as a target"
-    assert {"agent", "clock", "kernel", "fuse", "fusermount", "inotify", "disk", "mount", "boot"} == {
+    assert {"agent", "clock", "kernel", "fuse", "fusermount", "inotify", "disk", "mount",
+            "shared", "boot"} == {
         r["check"] for r in rows if r["where"] == there}
     assert not [r for r in rows if r["level"] == "bad"]
     assert one(rows, "mount")["text"].startswith(f"{root}/dst: mounted")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Roots: a project runs in its base image, and what is mounted anew appears in containers that run."""
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -40,7 +41,7 @@ class Robot:
 
     def __init__(self, inlay, root):
         self.inlay, self.root, self.ws, self.dir = inlay, root, root / "ws", root / "proj"
-        self.id = None
+        self.id = hashlib.sha256(os.fsencode(self.ws)).hexdigest()[:16]
         self.versions = 0
         write(self.dir / "nav/hello", "hello\n")
 
@@ -84,6 +85,9 @@ class Robot:
         return [c["id"] for c in listed if str(self.root) in c["bundle"]]
 
     def end(self):
+        if shutil.which("podman"):
+            subprocess.run(["podman", "rm", "--force", "--ignore", "--time", "0", f"inlay-{self.id}-nav"],
+                           capture_output=True)
         for name in self.containers:
             subprocess.run(["runc", "delete", "--force", name], capture_output=True)
         end_below(self.root)
@@ -277,3 +281,66 @@ def test_a_terminal(robot):
     os.close(master)
     assert p.wait(20) == 5
     assert b"/dev/pts/0" in said and b"1000" in said and os.fsencode(robot.ws) in said
+
+
+@pytest.fixture
+def podman():
+    if not shutil.which("podman"):
+        pytest.skip("needs podman")
+
+
+def test_podman_as_the_runtime(robot, podman):
+    robot.image()
+    robot.project(f"runtime: podman\nrun: {json.dumps(LOOP)}\nenv: {{COLOUR: blue}}")
+    robot.up()
+    robot.wait_for_line("up as 1000 in one")
+    names = subprocess.run(["podman", "ps", "--format", "{{.Names}}"], capture_output=True, text=True).stdout
+    assert names.splitlines().count(f"inlay-{robot.id}-nav") == 1
+    assert robot.sh("cat hello; echo $COLOUR").out == "hello\nblue\n"
+    # What it runs in sees what is mounted anew: it is started in there.
+    os.kill(robot.inlay.worker_pids()[0], signal.SIGKILL)
+    until(lambda: robot.log().count("up as 1000 in one") == 2)
+    robot.inlay("down", cwd=robot.dir)
+    assert "told to end" in robot.log()
+    names = subprocess.run(["podman", "ps", "-a", "--format", "{{.Names}}"], capture_output=True, text=True).stdout
+    assert f"inlay-{robot.id}-nav" not in names
+
+
+def test_a_container_of_somebody_else(inlay, root, src, runc, podman):
+    """The line of docs/project.md for docker and compose: -v DIR:/ws:rslave, with DIR a shared mount."""
+    tree = root / "tree"
+    archive = write(root / "rootfs.tar", images.rootfs())
+    inlay("image", "import", archive, tree)
+    write(src / "hello", "one\n")
+    above = root / "above"
+    above.mkdir()
+
+    def shared():
+        return [r["text"] for r in inlay("doctor", "--json", code=None).rows if r.get("check") == "shared"]
+    inlay.sync(src, above / "nav")
+    assert "not on a shared mount" in shared()[0]
+    inlay("umount", above / "nav")
+    subprocess.run(["mount", "--bind", above, above], check=True)
+    subprocess.run(["mount", "--make-private", above], check=True)
+    subprocess.run(["mount", "--make-shared", above], check=True)
+    inlay("mount", above / "nav")
+    assert f"-v {above}:/ws:rslave" in shared()[0] and "not on" not in shared()[0]
+    name = f"inlay-test-{root.name}"
+    loop = subprocess.Popen(["podman", "--runtime", "runc", "run", "--rm", "--name", name, "--network=host",
+                             "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "-v", f"{above}:/ws:rslave", "--rootfs", tree,
+                             "sh", "-c", "while :; do cat /ws/nav/hello 2>/dev/null; sleep 0.01; done"],
+                            stdout=subprocess.PIPE)
+    try:
+        assert loop.stdout.readline() == b"one\n"
+        worker, = inlay.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: inlay.worker_pids() not in ([], [worker]))
+        write(src / "hello", "two\n")
+        inlay.sync(src, above / "nav")
+        line = b""
+        while line != b"two\n":
+            line = loop.stdout.readline()
+            assert line
+    finally:
+        subprocess.run(["podman", "rm", "--force", "--time", "0", name], capture_output=True)
+        loop.wait()
