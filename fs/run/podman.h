@@ -9,8 +9,8 @@
 
 #include "run/contained.h"
 
-/* Starts `podman run`, which ends with the container's exit code; the file `pid` in the bundle's directory gets its first
- * process. A container of that name is replaced. */
+/* Starts `podman run`, which ends with the container's exit code; the file `pid` in the bundle's directory gets its
+ * first process. A container of that name is replaced. */
 int podman_start(const struct contained *c, struct oci_process *p, const char *dir,
 		 const int fds[3], pid_t *ret, struct inlay_error *err) inlay_must_check;
 void podman_delete(const struct contained *c);

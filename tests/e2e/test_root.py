@@ -344,3 +344,33 @@ def test_a_container_of_somebody_else(inlay, root, src, runc, podman):
     finally:
         subprocess.run(["podman", "rm", "--force", "--time", "0", name], capture_output=True)
         loop.wait()
+
+
+def test_from_a_recipe_to_a_process_on_a_host(remote, root, sshd, runc):
+    """One command: built (once), pushed (once), run; then a change of code, then one of the image."""
+    if not shutil.which("buildah"):
+        pytest.skip("needs buildah")
+    r = Robot(remote, root)
+    recipe = r.dir / "images/robot"
+    write(recipe / "rootfs.tar", images.rootfs())
+    write(recipe / "Containerfile", "FROM scratch AS prod\nADD rootfs.tar /\nENV PATH=/bin WHICH=one\n"
+          "FROM prod AS dev\nENV WHICH=dev\n")
+    r.project(f"run: {json.dumps('echo $WHICH; ' + LOOP)}", image="{build: images/robot, variant: dev}")
+    path = r.dir / "inlay.yaml"
+    path.write_text(path.read_text().replace("[local]", "[testhost]"))
+    try:
+        inside = ["exec", "-e", sshd.ssh, f"testhost:{r.ws}", "--", "sh", "-c"]
+        first = r.up()
+        assert "built" in first.out + first.err and "1.08 MB sent" in first.out + first.err
+        assert remote(*inside, "echo $WHICH $(cat hello)").out == "dev hello\n"
+        write(r.dir / "nav/hello", "changed\n")
+        second = r.up()
+        assert "unchanged" in second.out + second.err and "sent" not in second.out + second.err
+        assert remote(*inside, "echo $WHICH $(cat hello)").out == "dev changed\n"
+        write(recipe / "rootfs.tar", images.rootfs("two"))
+        third = r.up()
+        assert "sent" in third.out + third.err
+        assert remote(*inside, "cat /etc/marker hello").out == "two\nchanged\n"
+        assert len(r.containers) == 1
+    finally:
+        r.end()
