@@ -226,6 +226,10 @@ static int remove_below(int fd, struct inlay_error *err)
 			continue;
 		if (unlinkat(dirfd(dir), d->d_name, 0) == 0)
 			continue;
+		/* One of ours in which we may not write. */
+		if (errno == EACCES && fchmod(dirfd(dir), 0700) == 0 &&
+		    unlinkat(dirfd(dir), d->d_name, 0) == 0)
+			continue;
 		if (errno == EISDIR || errno == EPERM)
 			r = inlay_remove_tree(dirfd(dir), d->d_name, err);
 		else if (errno != ENOENT)
@@ -235,9 +239,25 @@ static int remove_below(int fd, struct inlay_error *err)
 	return r;
 }
 
+/* Opens a directory of ours also where its mode keeps us out. */
+static int open_to_remove(int dirfd, const char *name)
+{
+	enum { FLAGS = O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
+	char path[64];
+	int fd = openat(dirfd, name, O_RDONLY | FLAGS);
+
+	if (fd >= 0 || errno != EACCES)
+		return fd;
+	auto_close int place = openat(dirfd, name, O_PATH | FLAGS);
+	(void)snprintf(path, sizeof path, "/proc/self/fd/%d", place);
+	if (place < 0 || chmod(path, 0700) < 0)
+		return -1;
+	return openat(dirfd, name, O_RDONLY | FLAGS);
+}
+
 int inlay_remove_tree(int dirfd, const char *name, struct inlay_error *err)
 {
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = open_to_remove(dirfd, name);
 
 	if (fd < 0) {
 		if (errno == ENOENT)

@@ -141,6 +141,7 @@ static void tell_json(const struct imagefan_host *h)
 	(void)json_object_set_new(j, "generation", json_integer((json_int_t)h->generation));
 	(void)json_object_set_new(j, "sent_objects", json_integer((json_int_t)h->objects));
 	(void)json_object_set_new(j, "had_basis", json_boolean(h->had_basis));
+	(void)json_object_set_new(j, "shared_stream", json_boolean(h->shared_stream));
 	(void)json_object_set_new(j, "laid_entries", json_integer((json_int_t)h->entries));
 	(void)json_object_set_new(j, "shared_files", json_integer((json_int_t)h->shared));
 	(void)json_object_set_new(j, "written_bytes", json_integer((json_int_t)h->written_bytes));

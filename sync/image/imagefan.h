@@ -40,7 +40,8 @@ struct imagefan_host {
 	bool there;               /* it had it already: nothing was sent */
 	uint64_t generation;      /* there */
 	bool had_basis;
-	uint64_t objects; /* contents that were sent */
+	bool shared_stream; /* it was encoded for another host */
+	uint64_t objects;   /* contents that were sent */
 	uint64_t entries, shared, written_bytes, xattrs;
 	int64_t laid_ns, sync_ns, total_ns;
 	uint64_t sent_bytes, received_bytes; /* on the connection */

@@ -295,7 +295,8 @@ static int send_round(struct pushing *p, struct inlay_error *err)
 	if (p->lacks.count > 0) {
 		r = imageplan_of_ids(p->o->store, &p->lacks, &p->plan->manifest, &own, err);
 		if (r == 0)
-			r = imagestreams_get(p->streams, &own, NULL, &own, &stream, err);
+			r = imagestreams_get(p->streams, &own, NULL, &own, &stream,
+					     &p->h->shared_stream, err);
 		imageplan_fini(&own);
 	} else {
 		/* What cannot be built on may have come in part. */
@@ -307,7 +308,7 @@ static int send_round(struct pushing *p, struct inlay_error *err)
 			r = ask_for_space(p, err);
 		if (r == 0)
 			r = imagestreams_get(p->streams, p->plan, take_ptr(p->had), NULL, &stream,
-					     err);
+					     &p->h->shared_stream, err);
 	}
 	p->refused = false;
 	p->h->rounds++;

@@ -137,7 +137,8 @@ static int start(struct imagestreams *all, struct imagestream *s, struct inlay_e
 }
 
 int imagestreams_get(struct imagestreams *all, const struct imageplan *plan, uint8_t *had,
-		     struct imageplan *own, struct imagestream **ret, struct inlay_error *err)
+		     struct imageplan *own, struct imagestream **ret, bool *ret_shared,
+		     struct inlay_error *err)
 {
 	struct inlay_digest key = key_of(plan, had, own);
 
@@ -149,8 +150,10 @@ int imagestreams_get(struct imagestreams *all, const struct imageplan *plan, uin
 		if (own)
 			imageplan_fini(own);
 		*ret = s;
+		*ret_shared = true;
 		return 0;
 	}
+	*ret_shared = false;
 	struct imagestream *s = calloc(1, sizeof *s);
 	if (!s) {
 		free(had);

@@ -54,8 +54,8 @@ int imagestreams_plan(struct imagestreams *s, const struct inlay_digest *manifes
  * same. own: the plan's content is taken over, too; it has no trees then.
  */
 int imagestreams_get(struct imagestreams *s, const struct imageplan *plan, uint8_t *had,
-		     struct imageplan *own, struct imagestream **ret, struct inlay_error *err)
-	inlay_must_check;
+		     struct imageplan *own, struct imagestream **ret, bool *ret_shared,
+		     struct inlay_error *err) inlay_must_check;
 
 /* Up to `len` bytes from `at` on, waiting for them; 0 at the end. */
 int imagestream_read(struct imagestream *s, uint64_t at, void *buf, size_t len, size_t *ret_n,
