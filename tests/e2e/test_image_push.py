@@ -57,6 +57,8 @@ def make_base(top):
     (top / "srv/locked").mkdir()
     write(top / "srv/locked/secret", "0000\n").chmod(0)
     write(top / "empty", "")
+    for name, mode in (("twin-a", 0o640), ("twin-b", 0o755)):
+        write(top / f"usr/share/{name}", "the same bytes\n").chmod(mode)
     (top / b"bytes-\xff".decode(errors="surrogateescape")).write_text("a name is bytes\n")
     for i in range(60):
         write(top / f"usr/share/doc/p{i}/copyright", f"Copyright {i}\n" + "text that is the same " * 40)

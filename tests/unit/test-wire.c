@@ -12,6 +12,7 @@
 
 #include "inlay/digest.h"
 #include "wire/conn.h"
+#include "wire/imagemessage.h"
 #include "wire/message.h"
 #include "wire/objects.h"
 
@@ -741,6 +742,60 @@ static void numbers_start_anew_behind_an_end(void **state)
 	inlay_buf_fini(&r.blob);
 }
 
+static void messages_of_images_come_back(void **state)
+{
+	struct inlay_error err = {0};
+	struct inlay_buf b = {0};
+	const struct message_image image = {
+		.newest = true,
+		.in_use = true,
+		.generation = {.number = 3, .origin = "robot - linux/any"}};
+	const struct message_image_push push = {.manifest = {{1}},
+						.basis = {{2}},
+						.emulate = true,
+						.origin = message_text_of("robot dev linux/arm64"),
+						.owner = message_text_of("u@h pid 1")};
+	const struct message_image_done done = {.end = MESSAGE_IMAGE_DONE,
+						.number = 7,
+						.changed = true,
+						.entries = 1ull << 33,
+						.shared = 5,
+						.sync_ns = 9};
+	struct message_image image_back;
+	struct message_image_push push_back;
+	struct message_image_done back;
+
+	(void)state;
+	message_encode_image(&b, &image);
+	assert_ok(message_decode_image(b.data, b.len, &image_back, &err));
+	assert_true(image_back.newest && !image_back.whole && image_back.in_use);
+	assert_string_equal(image_back.generation.origin, image.generation.origin);
+	for (size_t cut = 0; cut < b.len; cut++)
+		assert_result(message_decode_image(b.data, cut, &image_back, &err), -EPROTO);
+	b.data[0] = 8;
+	assert_result(message_decode_image(b.data, b.len, &image_back, &err), -EPROTO);
+	inlay_buf_clear(&b);
+	message_encode_image_push(&b, &push);
+	assert_ok(message_decode_image_push(b.data, b.len, &push_back, &err));
+	assert_true(push_back.emulate && !push_back.squash && push_back.origin.len == 21);
+	assert_true(inlay_digest_equal(&push_back.basis, &push.basis));
+	for (size_t cut = 0; cut < b.len; cut++)
+		assert_result(message_decode_image_push(b.data, cut, &push_back, &err), -EPROTO);
+	inlay_buf_clear(&b);
+	message_encode_image_done(&b, &done);
+	assert_ok(message_decode_image_done(b.data, b.len, &back, &err));
+	assert_true(back.number == 7 && back.changed && back.entries == 1ull << 33 &&
+		    back.sync_ns == 9);
+	for (size_t cut = 0; cut < b.len; cut++)
+		assert_result(message_decode_image_done(b.data, cut, &back, &err), -EPROTO);
+	/* Ids come whole. */
+	assert_result(message_decode_image_done("\2abc", 4, &back, &err), -EPROTO);
+	assert_ok(message_decode_image_done("\0031234567812345678", 17, &back, &err));
+	assert_true(back.end == MESSAGE_IMAGE_REFUSED && back.ids.len == 16);
+	assert_result(message_decode_image_done("\4", 1, &back, &err), -EPROTO);
+	inlay_buf_fini(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -753,6 +808,7 @@ int main(void)
 		cmocka_unit_test(waiting_ends_with_its_deadline),
 		cmocka_unit_test(messages_come_back),
 		cmocka_unit_test(messages_of_the_upper_come_back),
+		cmocka_unit_test(messages_of_images_come_back),
 		cmocka_unit_test(a_longer_hello_is_understood),
 		cmocka_unit_test(objects_come_back),
 		cmocka_unit_test(a_broken_stream_is_refused),
