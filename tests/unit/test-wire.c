@@ -744,7 +744,6 @@ static void numbers_start_anew_behind_an_end(void **state)
 
 static void messages_of_images_come_back(void **state)
 {
-	struct inlay_error err = {0};
 	struct inlay_buf b = {0};
 	const struct message_image image = {
 		.newest = true,
