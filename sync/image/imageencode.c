@@ -11,6 +11,7 @@
 
 enum {
 	LEVEL = 3,
+	FIRST_LEVEL = 6, /* of an image that nothing of is there: some 4 % smaller, for twice the time */
 	TREES_LEVEL = 12,
 	PIECE_BYTES = 256 << 10,
 	BATCH_BYTES = 1 << 20, /* old and new contents of small files that share a frame */
@@ -145,8 +146,9 @@ static int send_patched(struct encoding *c, struct inlay_error *err)
 
 static int send_whole(struct encoding *c, struct inlay_error *err)
 {
-	struct objects_frame f = {.level = LEVEL, .far = true};
 	const struct imageplan *plan = c->e->plan;
+	bool first = inlay_digest_is_zero(&plan->basis) && !c->e->no_trees;
+	struct objects_frame f = {.level = first ? FIRST_LEVEL : LEVEL, .far = true};
 
 	for (size_t i = 0; i < plan->count; i++)
 		f.bytes += is_wanted(c->e, i, false) ? plan->items[i].size : 0;
