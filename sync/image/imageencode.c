@@ -11,7 +11,8 @@
 
 enum {
 	LEVEL = 3,
-	FIRST_LEVEL = 6, /* of an image that nothing of is there: some 4 % smaller, for twice the time */
+	FIRST_LEVEL =
+		6, /* of an image that nothing of is there: some 4 % smaller, for twice the time */
 	TREES_LEVEL = 12,
 	PIECE_BYTES = 256 << 10,
 	BATCH_BYTES = 1 << 20, /* old and new contents of small files that share a frame */
