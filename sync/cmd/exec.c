@@ -6,14 +6,18 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/dst.h"
 #include "inlay/cleanup.h"
 
 static const char exec_help[] =
 	"usage: inlay exec [options] DST -- CMD [ARG...]\n"
 	"\n"
-	"Runs CMD in the workspace DST (host:path or a local path) and ends with its exit code. "
-	"Standard input,\n"
-	"output and error are yours. A shell is not involved unless CMD is one.\n"
+	"Runs CMD in the workspace DST (host:path, a local path, or a component of the project: "
+	"NAME or\n"
+	"NAME@HOST) and ends with its exit code. Standard input, output and error are yours. A "
+	"shell is "
+	"not\n"
+	"involved unless CMD is one.\n"
 	"\n"
 	"  -p, --program NAME     with the directory and the variables of a program of 'inlay "
 	"run'\n"
@@ -55,7 +59,7 @@ static int run_there(struct options *o, const char *dst, char *const *command)
 	int status = 0, r = common_finish(&o->common, &err);
 
 	if (r == 0)
-		r = target_parse(dst, &t, &err);
+		r = dst_parse(dst, &t, NULL, &err);
 	if (r == 0) {
 		struct transport_options transport = common_transport(&o->common, &t);
 		struct transport_exec e = {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/dst.h"
 #include "cmd/print.h"
 #include "cmd/upper.h"
 #include "inlay/cleanup.h"
@@ -97,7 +98,7 @@ static int ask(struct options *o, const struct message_request *request, uint8_t
 	struct inlay_error err = {0};
 	struct target t;
 	char owner[256], origin[INLAY_ORIGIN_MAX + 1];
-	int r = target_parse(o->dst, &t, &err);
+	int r = dst_parse(o->dst, &t, NULL, &err);
 
 	if (r < 0)
 		return common_fail(&o->common, &err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/dst.h"
 #include "cmd/print.h"
 #include "cmd/setup.h"
 #include "inlay/cleanup.h"
@@ -42,7 +43,7 @@ static int ask(struct options *o, const char *dst, const struct message_request 
 	int r = common_finish(&o->common, &err);
 
 	if (r == 0)
-		r = target_parse(dst, &t, &err);
+		r = dst_parse(dst, &t, NULL, &err);
 	if (r == 0) {
 		struct message_open open = {.path = message_text_of(t.path),
 					    .config = *setup_finish(&o->setup)};

@@ -21,7 +21,7 @@ static void hosts_path(struct inlay_buf *b)
 		inlay_buf_printf(b, "%s/.config/inlay/hosts.yaml", home);
 }
 
-int project_load(const char *file, struct config_set *ret, struct inlay_error *err)
+int project_find(const char *file, struct config_set *ret, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf hosts = {0};
 
@@ -30,7 +30,13 @@ int project_load(const char *file, struct config_set *ret, struct inlay_error *e
 				     .directory = ".",
 				     .hosts = hosts.len ? inlay_buf_cstr(&hosts) : NULL,
 				     .variable = variable};
-	int r = config_load(&files, ret, err);
+	return config_load(&files, ret, err);
+}
+
+int project_load(const char *file, struct config_set *ret, struct inlay_error *err)
+{
+	int r = project_find(file, ret, err);
+
 	if (r != CONFIG_NONE)
 		return r;
 	r = inlay_error_set(err, -ENOENT,

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "cmd/cmd.h"
+#include "cmd/dst.h"
 #include "cmd/print.h"
 #include "inlay/cleanup.h"
 #include "inlay/host.h"
@@ -28,28 +29,33 @@ static const char run_help[] =
 	"      --stop-signal SIG  how it is told to end (TERM)\n"
 	"      --stop-timeout D   then it is killed (10s)\n" COMMON_HELP;
 
-static const char ps_help[] = "usage: inlay ps [options] DST\n"
+static const char ps_help[] = "usage: inlay ps [options] [DST...]\n"
 			      "\n"
-			      "The programs of the workspace DST and how they go.\n"
+			      "The programs of the workspaces and how they go. DST is host:path, a "
+			      "local path, or a component "
+			      "of the\n"
+			      "project (NAME or NAME@HOST); without one, those of all components.\n"
 			      "\n" COMMON_HELP;
 
 static const char stop_help[] =
-	"usage: inlay stop [options] DST NAME\n"
+	"usage: inlay stop [options] DST [NAME]\n"
 	"\n"
 	"Ends a program in order, and with it all that it started. It stays stopped, also after a "
 	"reboot;\n"
-	"'inlay restart' starts it again.\n"
+	"'inlay restart' starts it again. Without NAME: the program of the component DST.\n"
 	"\n"
 	"      --forget           forget its description and its log, too\n" COMMON_HELP;
 
-static const char restart_help[] = "usage: inlay restart [options] DST NAME\n"
-				   "\n"
-				   "Ends a program in order and starts it again.\n"
-				   "\n" COMMON_HELP;
+static const char restart_help[] =
+	"usage: inlay restart [options] DST [NAME]\n"
+	"\n"
+	"Ends a program in order and starts it again. Without NAME: that of the component DST.\n"
+	"\n" COMMON_HELP;
 
-static const char signal_help[] = "usage: inlay signal [options] DST NAME SIGNAL\n"
+static const char signal_help[] = "usage: inlay signal [options] DST [NAME] SIGNAL\n"
 				  "\n"
-				  "Sends a signal (HUP, SIGHUP, 1) to a program and its group.\n"
+				  "Sends a signal (HUP, SIGHUP, 1) to a program and its group. "
+				  "Without NAME: to that of the component DST.\n"
 				  "\n" COMMON_HELP;
 
 enum {
@@ -62,7 +68,9 @@ enum {
 struct options {
 	struct common common;
 	struct target target;
-	const char *help;
+	char *component;  /* whose target it is; NULL = a place */
+	const char *host; /* likewise, where several are told of */
+	const char *help, *verb;
 	bool forget;
 	struct inlay_run_spec spec; /* borrows; never ended */
 	char *env[INLAY_RUN_STRINGS_MAX + 1];
@@ -122,6 +130,7 @@ static int parse(struct options *o, int argc, char **argv, const struct option *
 	int c;
 
 	*ret_code = INLAY_EXIT_USAGE;
+	o->verb = argv[0];
 	while ((c = getopt_long(argc, argv, "+" COMMON_SHORT "C:E:", table, NULL)) >= 0) {
 		const char *why = take(o, c, &err);
 		if (why) {
@@ -139,7 +148,7 @@ static int parse(struct options *o, int argc, char **argv, const struct option *
 		return 1;
 	}
 	if (common_finish(&o->common, &err) < 0 ||
-	    target_parse(argv[optind], &o->target, &err) < 0) {
+	    (least > 0 && dst_parse(argv[optind], &o->target, &o->component, &err) < 0)) {
 		*ret_code = common_fail(&o->common, &err);
 		return 1;
 	}
@@ -149,6 +158,7 @@ static int parse(struct options *o, int argc, char **argv, const struct option *
 static void finish(struct options *o)
 {
 	target_fini(&o->target);
+	free(o->component);
 	common_fini(&o->common);
 }
 
@@ -185,6 +195,10 @@ static void print_program(const struct options *o, const struct message_program 
 		json_t *j = json_pack("{s:i, s:o, s:s, s:I, s:I}", "schema", 1, "program",
 				      print_json_name(m->name.bytes, m->name.len), "state", state,
 				      "pid", (json_int_t)m->pid, "starts", (json_int_t)m->starts);
+		if (o->host) {
+			(void)json_object_set_new(j, "component", json_string(o->component));
+			(void)json_object_set_new(j, "host", json_string(o->host));
+		}
 		if (m->since_ns)
 			(void)json_object_set_new(j, "since", print_json_time(m->since_ns));
 		if (m->next_ns)
@@ -194,8 +208,14 @@ static void print_program(const struct options *o, const struct message_program 
 		print_json(j);
 		return;
 	}
-	inlay_text_escape(&b, m->name.bytes, m->name.len);
-	inlay_buf_printf(&b, "  %s", state);
+	if (o->host)
+		inlay_buf_printf(&b, "%s %s  ", o->host, o->component);
+	if (!o->host || m->name.len != strlen(o->component) ||
+	    memcmp(m->name.bytes, o->component, m->name.len) != 0) {
+		inlay_text_escape(&b, m->name.bytes, m->name.len);
+		inlay_buf_printf(&b, "  ");
+	}
+	inlay_buf_printf(&b, "%s", state);
 	if (m->pid)
 		inlay_buf_printf(&b, "  pid %llu", (unsigned long long)m->pid);
 	if (m->since_ns) {
@@ -270,26 +290,54 @@ int cmd_run(int argc, char **argv)
 	return code;
 }
 
+/* Everything that is meant is told of; the exit code is that of the last one that could not be asked. */
+static int list(struct options *o, const char *text)
+{
+	static const struct message_request request = {.verb = MESSAGE_VERB_PROGRAMS};
+	auto_of(dst_list_fini) struct dst_list places;
+	struct inlay_error err = {0};
+	int code = INLAY_EXIT_OK;
+
+	if (dst_find(text, &places, &err) < 0)
+		return common_fail(&o->common, &err);
+	for (size_t i = 0; i < places.count; i++) {
+		struct options one = *o;
+		one.target = places.items[i].target;
+		one.component = places.items[i].component;
+		one.host = places.items[i].host;
+		int r = ask(&one, &request, program_row);
+		code = r ? r : code;
+	}
+	return code;
+}
+
 int cmd_ps(int argc, char **argv)
 {
 	static const struct option table[] = {COMMON_OPTIONS, {0}};
 	struct options o = {.help = ps_help};
 	int code;
 
-	if (parse(&o, argc, argv, table, 1, "DST is needed", &code) == 0) {
-		struct message_request request = {.verb = MESSAGE_VERB_PROGRAMS};
-		code = ask(&o, &request, program_row);
+	if (parse(&o, argc, argv, table, 0, "", &code) == 0) {
+		code = optind == argc ? list(&o, NULL) : INLAY_EXIT_OK;
+		for (int i = optind; i < argc; i++) {
+			int one = list(&o, argv[i]);
+			code = one ? one : code;
+		}
 	}
 	finish(&o);
 	return code;
 }
 
-static int change(struct options *o, char **args, enum inlay_program_verb verb, int signal_number)
+/* DST is a component and nothing says which of its programs: its own. */
+static int change(struct options *o, const char *name, enum inlay_program_verb verb,
+		  int signal_number)
 {
 	struct message_request request = {.verb = MESSAGE_VERB_PROGRAM,
-					  .args = {verb, (uint64_t)signal_number},
-					  .body = message_text_of(args[1])};
+					  .args = {verb, (uint64_t)signal_number}};
 
+	if (!name && !o->component)
+		return common_usage(o->verb, "the NAME of a program is needed");
+	request.body = message_text_of(name ? name : o->component);
 	return ask(o, &request, program_row);
 }
 
@@ -300,8 +348,8 @@ int cmd_stop(int argc, char **argv)
 	struct options o = {.help = stop_help};
 	int code;
 
-	if (parse(&o, argc, argv, table, 2, "DST and NAME are needed", &code) == 0)
-		code = change(&o, argv + optind,
+	if (parse(&o, argc, argv, table, 1, "DST is needed", &code) == 0)
+		code = change(&o, argv[optind + 1],
 			      o.forget ? INLAY_PROGRAM_FORGET : INLAY_PROGRAM_STOP, 0);
 	finish(&o);
 	return code;
@@ -313,8 +361,8 @@ int cmd_restart(int argc, char **argv)
 	struct options o = {.help = restart_help};
 	int code;
 
-	if (parse(&o, argc, argv, table, 2, "DST and NAME are needed", &code) == 0)
-		code = change(&o, argv + optind, INLAY_PROGRAM_RESTART, 0);
+	if (parse(&o, argc, argv, table, 1, "DST is needed", &code) == 0)
+		code = change(&o, argv[optind + 1], INLAY_PROGRAM_RESTART, 0);
 	finish(&o);
 	return code;
 }
@@ -326,11 +374,12 @@ int cmd_signal(int argc, char **argv)
 	struct inlay_error err = {0};
 	int code, number;
 
-	if (parse(&o, argc, argv, table, 3, "DST, NAME and SIGNAL are needed", &code) == 0) {
-		if (inlay_run_parse_signal(argv[optind + 2], &number, &err) < 0)
+	if (parse(&o, argc, argv, table, 2, "DST and SIGNAL are needed", &code) == 0) {
+		if (inlay_run_parse_signal(argv[argc - 1], &number, &err) < 0)
 			code = common_usage("signal", err.text);
 		else
-			code = change(&o, argv + optind, INLAY_PROGRAM_SIGNAL, number);
+			code = change(&o, argc - optind > 2 ? argv[optind + 1] : NULL,
+				      INLAY_PROGRAM_SIGNAL, number);
 	}
 	finish(&o);
 	return code;

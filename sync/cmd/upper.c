@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* diff --upper and reset: what was written on a target, and giving back what was synced. */
+#include "cmd/dst.h"
 #include "cmd/upper.h"
 
 #include <errno.h>
@@ -149,7 +150,7 @@ int cmd_reset(int argc, char **argv)
 		return common_usage("reset", "DST and what to reset are needed: PATH..., or --all");
 	if (common_finish(&o.common, &err) < 0)
 		return common_fail(&o.common, &err);
-	int r = target_parse(argv[optind], &t, &err);
+	int r = dst_parse(argv[optind], &t, NULL, &err);
 	if (r < 0)
 		code = common_fail(&o.common, &err);
 	for (int i = optind + 1; r == 0 && (i < argc || o.all); i++) {

@@ -67,5 +67,5 @@ def test_the_tutorial(robot, root):
         # A signal is no restart, and what did not change was left alone.
         assert logs(host, "bridge").count("-- started") == before[host].count("-- started") == 1
         assert logs(host, "planner").count("-- started") == 1
-    assert 'VERSION "1"' in said["inlay exec bot1:robot/controller -- grep VERSION pid.h"]
+    assert 'VERSION "1"' in said["inlay exec controller@bot1 -- grep VERSION pid.h"]
     assert shlex.split(lines[-1]) == ["inlay", "down"]

@@ -152,6 +152,39 @@ def test_an_untrusted_project_runs_nothing(project, hosts):
     project("up", "--once", cwd=project.where)
 
 
+def test_components_are_places(project, hosts):
+    """In a project NAME and NAME@HOST stand for where a component is; a path of that name is ./NAME."""
+    def ask(*args, **kw):
+        return project(*args, cwd=kw.pop("cwd", project.where), **kw)
+
+    ask("up", "--once", "--trust", "-q")
+    before = {r["host"]: r["pid"] for r in ask("ps", "--json").rows}
+    assert set(before) == set(hosts)
+    assert "nav@bot1 or nav@bot2" in ask("exec", "nav", "--", "pwd", code=2).err
+    assert ask("exec", "nav@bot2", "--", "pwd").out == f"{home(hosts, 'bot2')}/ws/nav\n"
+    assert "not on host 'bot3'" in ask("exec", "nav@bot3", "--", "pwd", code=2).err
+    ask("restart", "nav@bot1")
+    after = {r["host"]: r["pid"] for r in ask("ps", "--json", "nav", cwd=project.where / "web").rows}
+    assert after["bot1"] != before["bot1"] and after["bot2"] == before["bot2"]
+    assert "the NAME of a program is needed" in ask("restart", "bot1:ws/nav", code=2).err
+    ask("signal", "nav@bot2", "HUP")
+    until(lambda: "bot2 nav | hup x\n" in ask("logs").out and "bot1 nav | nav first blue\n" in ask("logs").out)
+    for path in ("./nav", str(project.where / "nav")):
+        assert "nothing was ever synced" in ask("exec", path, "--", "true", code=1).err
+    assert "nothing was ever synced" in ask("exec", "nav", "--", "true", cwd="/", code=1).err
+    assert "there is no inlay.yaml" in ask("ps", cwd="/", code=2).err
+
+    follow = project.start("logs", "-f", "--json", cwd=project.where)
+    seen = set()
+    for line in follow.stdout:
+        seen.add(json.loads(line)["host"])
+        if seen == set(hosts):
+            break
+    follow.terminate()
+    follow.wait(PATIENCE)
+    assert follow.stdout.read() is not None  # all who could write to it are gone
+
+
 def test_up_builds_runs_and_reloads(project, hosts):
     up = Up(project, project.where, "--trust")
     up.wait(event="ready")
