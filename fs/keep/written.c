@@ -34,6 +34,30 @@ static int not_mounted(struct inlay_error *err)
 			       "('inlay mount' mounts it)");
 }
 
+static bool is_redirect(const struct inlay_workspace *ws, const struct inlay_upper_entry *e)
+{
+	const char *at = (const char *)ws->redirects.data, *end = at + ws->redirects.len;
+
+	for (; at < end; at += strlen(at) + 1)
+		if (strlen(at) == e->path_len && memcmp(at, e->path, e->path_len) == 0)
+			return true;
+	return false;
+}
+
+/* The symlinks that stand for redirected directories were not written by anybody. */
+static void leave_out_redirects(const struct inlay_workspace *ws, struct inlay_upper_list *list)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; ws->redirects.len > 0 && i < list->count; i++) {
+		const struct inlay_upper_entry *e = &list->entries[i];
+		if (e->kind != INLAY_UPPER_SYMLINK || !is_redirect(ws, e))
+			list->entries[kept++] = *e;
+	}
+	if (ws->redirects.len > 0)
+		list->count = kept;
+}
+
 static int ask_upper(struct inlay_workspace *ws, struct inlay_upper_list *ret,
 		     struct inlay_error *err)
 {
@@ -61,6 +85,7 @@ static int ask_upper(struct inlay_workspace *ws, struct inlay_upper_list *ret,
 	}
 	r = upper_list_parse(list.bytes, list.len, m.count, &list, err);
 	if (r == 0) {
+		leave_out_redirects(ws, &list);
 		*ret = list;
 		list = (struct inlay_upper_list){0};
 	}

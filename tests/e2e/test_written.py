@@ -358,6 +358,7 @@ def test_ordinary_user(inlay, root, src):
     assert as_user("readlink", dst / "build").strip() == str(storage)
     as_user(INLAY, "pull", dst, root / "home/pulled")
     assert (root / "home/pulled/e/x").read_text() == "new\n"
+    assert not os.path.lexists(root / "home/pulled/build") and "build" not in as_user(INLAY, "diff", "--upper", dst)
     as_user(INLAY, "reset", dst, "f")
     assert as_user("cat", dst / "f") == "one\n"
     as_user(INLAY, "umount", dst)
