@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "inlay/io.h"
 #include "inlay/run.h"
@@ -193,9 +194,10 @@ static int put_process(const struct oci_process *p, struct inlay_buf *b, struct 
 	return r;
 }
 
-static int put_bind(struct inlay_buf *b, const char *from, const char *to, struct inlay_error *err)
+static int put_bind(struct inlay_buf *b, const char *from, const char *to, const char *mode,
+		    struct inlay_error *err)
 {
-	inlay_buf_printf(b, ",{\"type\":\"bind\",\"options\":[\"rbind\",\"ro\"],\"source\":");
+	inlay_buf_printf(b, ",{\"type\":\"bind\",\"options\":[\"rbind\",\"%s\"],\"source\":", mode);
 	int r = put_text(b, from, err);
 	inlay_buf_printf(b, ",\"destination\":");
 	if (r == 0)
@@ -213,9 +215,43 @@ static int put_names(struct inlay_buf *b, struct inlay_error *err)
 	for (size_t i = 0; r == 0 && i < 2; i++) {
 		auto_free char *real = realpath(files[i], NULL);
 		if (real)
-			r = put_bind(b, real, files[i], err);
+			r = put_bind(b, real, files[i], "ro", err);
 	}
 	return r;
+}
+
+/* The nodes themselves, so that one which is a link on the host (by-id) is what it leads to. */
+static int put_devices(const struct oci_process *p, struct inlay_buf *b, struct inlay_error *err)
+{
+	int r = 0;
+
+	for (char *const *d = p->devices; r == 0 && d && *d; d++) {
+		auto_free char *real = realpath(*d, NULL);
+		if (!real)
+			return inlay_error_sys(err, -errno, "find the device %s", *d);
+		r = put_bind(b, real, *d, "rw", err);
+	}
+	return r;
+}
+
+/* What a runtime lets nobody use unless it is told to. */
+static void put_device_rules(const struct oci_process *p, struct inlay_buf *b)
+{
+	bool more = false;
+
+	for (char *const *d = p->devices; d && *d; d++) {
+		struct stat st;
+		if (stat(*d, &st) < 0 || (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode)))
+			continue;
+		inlay_buf_printf(b,
+				 "%s{\"allow\":true,\"type\":\"%c\",\"major\":%u,\"minor\":%u,"
+				 "\"access\":\"rwm\"}",
+				 more ? "," : ",\"resources\":{\"devices\":[",
+				 S_ISCHR(st.st_mode) ? 'c' : 'b', major(st.st_rdev),
+				 minor(st.st_rdev));
+		more = true;
+	}
+	inlay_buf_printf(b, more ? "]}" : "");
 }
 
 int oci_config(const struct oci_process *p, struct inlay_buf *b, struct inlay_error *err)
@@ -229,8 +265,12 @@ int oci_config(const struct oci_process *p, struct inlay_buf *b, struct inlay_er
 	if (r == 0)
 		r = put_names(b, err);
 	if (r == 0 && p->shows)
-		r = put_bind(b, p->shows, p->shows, err);
+		r = put_bind(b, p->shows, p->shows, "ro", err);
+	if (r == 0)
+		r = put_devices(p, b, err);
 	inlay_buf_printf(b, "],\"linux\":{\"rootfsPropagation\":\"rslave\",\"namespaces\":["
-			    "{\"type\":\"mount\"},{\"type\":\"pid\"},{\"type\":\"ipc\"}]}}\n");
+			    "{\"type\":\"mount\"},{\"type\":\"pid\"},{\"type\":\"ipc\"}]");
+	put_device_rules(p, b);
+	inlay_buf_printf(b, "}}\n");
 	return r < 0 ? r : inlay_buf_check(b, err);
 }

@@ -19,6 +19,8 @@ struct oci_process {
 	char *const
 		*own; /* ours, "NAME=value"; over the spec's. NULL-terminated, as argv and env */
 	char *const *env; /* over all others */
+	char *const *
+		devices; /* of the host, seen inside under their own paths; NULL-terminated, NULL = none */
 	bool tty;
 };
 

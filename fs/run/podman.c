@@ -83,6 +83,8 @@ int podman_start(const struct contained *c, struct oci_process *p, const char *d
 	add_option(a, "--workdir", inlay_buf_cstr(&cwd));
 	if (*c->spec.user)
 		add_option(a, "--user", c->spec.user);
+	for (char *const *d = p->devices; d && *d; d++)
+		add_option(a, "--device", *d);
 	add_env(a, c->spec.env);
 	add_env(a, p->own);
 	add_env(a, p->env);

@@ -199,6 +199,7 @@ static int start_in_box(struct supervisor *s, int out, int errors, pid_t *ret,
 	struct oci_process p = {.workspace = s->workspace,
 				.dir = s->spec.dir,
 				.argv = s->spec.argv,
+				.devices = s->spec.devices,
 				.own = own,
 				.env = s->spec.env};
 	int r = contained_bundle(&s->box, &p, s->dirfd, err);

@@ -235,6 +235,20 @@ def test_another_image_and_back(robot):
     assert len(list((robot.inlay.state / "host/ws").glob("*/roots/*"))) == 2
 
 
+def test_devices(robot):
+    """/dev/fuse: one that a runtime gives nobody unless it is told to."""
+    robot.image()
+    script = "[ -c /dev/fuse ] && : 3<>/dev/fuse && echo opened; exec sleep 3333"
+    for runtime in ("runc", "podman")[:2 if shutil.which("podman") else 1]:
+        robot.project(f"runtime: {runtime}\nuser: root\ndevices: [/dev/fuse]\nrun: {json.dumps(script)}")
+        robot.up()
+        until(lambda: "opened" in robot.log())
+        robot.inlay("down", "--purge", cwd=robot.dir)
+    robot.project(f"user: root\nrun: {json.dumps(script.replace('&& echo', '|| echo not'))}")
+    robot.up()
+    robot.wait_for_line("not opened")
+
+
 def test_what_is_refused(robot):
     robot.image()
     robot.project("run: sleep 3333\nuser: nobody-here")
