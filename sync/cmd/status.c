@@ -10,13 +10,14 @@
 #include "cmd/steps.h"
 #include "inlay/cleanup.h"
 #include "inlay/text.h"
+#include "project/upstate.h"
 #include "session/source.h"
 
 static const char help[] = "usage: inlay status [options] [DST...]\n"
 			   "\n"
 			   "With DST, asks that host. Without, tells what is remembered here of "
-			   "every target, without asking\n"
-			   "anybody.\n"
+			   "every project and target,\n"
+			   "without asking anybody.\n"
 			   "\n" COMMON_HELP;
 
 struct options {
@@ -279,12 +280,101 @@ static int on_acked(void *ctx, const struct acked *a, struct inlay_error *err)
 	return 0;
 }
 
+/* ---- projects ---- */
+
+static const char *text_of(const json_t *j, const char *key)
+{
+	const char *text = json_string_value(json_object_get(j, key));
+
+	return text ? text : "";
+}
+
+static void put_escaped(struct inlay_buf *b, const char *text)
+{
+	inlay_text_escape(b, text, strlen(text));
+}
+
+static void put_site_hooks(struct inlay_buf *b, const json_t *hooks)
+{
+	const json_t *h;
+	size_t i;
+
+	json_array_foreach(hooks, i, h)
+	{
+		inlay_buf_printf(b, i ? ", " : "; ");
+		put_escaped(b, text_of(h, "step"));
+		inlay_buf_u8(b, ' ');
+		steps_put_result(b, (int)json_integer_value(json_object_get(h, "status")),
+				 json_is_true(json_object_get(h, "timed_out")));
+		inlay_buf_u8(b, ' ');
+		inlay_text_duration(
+			b, (int64_t)(json_number_value(json_object_get(h, "took_ms")) * 1e6));
+	}
+}
+
+static void put_site(const json_t *j)
+{
+	double p50 = json_number_value(json_object_get(j, "visible_p50_ms"));
+	struct inlay_buf b = {0};
+
+	inlay_buf_printf(&b, "  ");
+	put_escaped(&b, text_of(j, "host"));
+	inlay_buf_u8(&b, ' ');
+	put_escaped(&b, text_of(j, "component"));
+	inlay_buf_printf(&b, ": ");
+	put_escaped(&b, text_of(j, "state"));
+	inlay_buf_printf(&b, ", generation %lld",
+			 (long long)json_integer_value(json_object_get(j, "generation")));
+	if (p50 > 0)
+		inlay_buf_printf(&b, ", visible after the edit p50 %.1f ms", p50);
+	put_site_hooks(&b, json_object_get(j, "hooks"));
+	if (*text_of(j, "why")) {
+		inlay_buf_printf(&b, ": ");
+		put_escaped(&b, text_of(j, "why"));
+	}
+	inlay_buf_u8(&b, '\n');
+	print_text(stdout, &b);
+}
+
+static int on_project(void *ctx, const void *told, bool runs)
+{
+	struct options *o = ctx;
+	const json_t *sites = json_object_get(told, "sites");
+	struct inlay_buf b = {0};
+	json_t *one;
+	size_t i;
+
+	if (!o->common.json) {
+		put_escaped(&b, text_of(told, "project"));
+		inlay_buf_printf(&b, " (up %s ", runs ? "runs; written" : "ended");
+		put_escaped(&b, text_of(told, "time"));
+		inlay_buf_printf(&b, ")\n");
+		print_text(stdout, &b);
+	}
+	json_array_foreach(sites, i, one)
+	{
+		o->rows++;
+		if (!o->common.json) {
+			put_site(one);
+			continue;
+		}
+		json_t *j = json_pack("{s:i, s:s, s:s, s:b}", "schema", 1, "kind", "site",
+				      "project", text_of(told, "project"), "runs", runs);
+		(void)json_object_update_missing(j, one);
+		print_json(j);
+	}
+	return 0;
+}
+
 static int remembered(struct options *o)
 {
 	struct inlay_error err = {0};
 
-	o->rows = livestatus_all(o->common.state, o->common.json, &o->live);
-	int r = acked_each(o->common.state, on_acked, o, &err);
+	int r = upstate_each(o->common.state, on_project, o, &err);
+
+	o->rows += livestatus_all(o->common.state, o->common.json, &o->live);
+	if (r == 0)
+		r = acked_each(o->common.state, on_acked, o, &err);
 	pathset_fini(&o->live);
 	if (r < 0)
 		return common_fail(&o->common, &err);

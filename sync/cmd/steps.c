@@ -10,8 +10,8 @@
 
 const char *steps_event_name(enum site_event_kind kind)
 {
-	static const char *const names[] = {"hook-begin", "hook-output", "hook-end",
-					    "up",         "failed",      "back"};
+	static const char *const names[] = {"hook-begin", "hook-output", "hook-end", "up",
+					    "failed",     "back",        "done"};
 
 	return names[kind];
 }

@@ -9,7 +9,7 @@
 #include "inlay/bytes.h"
 #include "project/sites.h"
 
-/* "hook-begin", "hook-output", "hook-end", "up", "failed", "back". */
+/* "hook-begin", "hook-output", "hook-end", "up", "failed", "back", "done". */
 const char *steps_event_name(enum site_event_kind kind);
 /* Puts what the event says into the object. */
 void steps_fill_json(json_t *j, const struct site_event *e);

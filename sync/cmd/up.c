@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cmd/print.h"
 #include "cmd/project.h"
 #include "cmd/steps.h"
 #include "cmd/upimage.h"
+#include "cmd/upview.h"
 #include "inlay/cleanup.h"
 #include "inlay/host.h"
 #include "inlay/io.h"
@@ -57,12 +57,7 @@ static const char build_help[] =
 
 enum { OPT_ONCE = OPT_FIRST_OWN, OPT_TRUST, OPT_NO_BOOT, OPT_PURGE, OPT_STEAL };
 
-enum { NAMES_MAX = 1024, FOOTER_MAX = 20 };
-
-/* One line of the footer: how a site is. */
-struct shown {
-	char state[200];
-};
+enum { NAMES_MAX = 1024 };
 
 struct options {
 	struct common common;
@@ -72,8 +67,8 @@ struct options {
 	bool once, trust, no_boot, purge, steal;
 	/* printing */
 	struct up *up;
-	struct shown *shown; /* NULL = no footer */
-	size_t footer;       /* lines of it on the screen */
+	struct upstate state;
+	struct upview view;
 	struct steps_lines lines;
 };
 
@@ -163,32 +158,6 @@ static int check_trust(const struct options *o, const struct config *c, struct i
 
 /* ---- lines ---- */
 
-static void clear_footer(struct options *o)
-{
-	if (o->footer)
-		(void)printf("\033[%zuA\033[J", o->footer);
-	o->footer = 0;
-}
-
-static void draw_footer(struct options *o)
-{
-	const struct sites *all = &o->up->sites;
-	struct winsize size = {.ws_col = 80};
-
-	if (!o->shown)
-		return;
-	(void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-	for (size_t i = 0; i < all->count; i++) {
-		char line[400];
-		(void)snprintf(line, sizeof line, "%-12.40s %-12.40s %s",
-			       all->list[i].host->head.name, all->list[i].component->head.name,
-			       o->shown[i].state);
-		(void)printf("\033[2m%.*s\033[0m\n", size.ws_col > 1 ? size.ws_col - 1 : 79, line);
-	}
-	o->footer = all->count;
-	(void)fflush(stdout);
-}
-
 static void begin_line(struct inlay_buf *b, const char *host, const char *component)
 {
 	time_t now = (time_t)(inlay_now_ns() / 1000000000);
@@ -200,26 +169,12 @@ static void begin_line(struct inlay_buf *b, const char *host, const char *compon
 	inlay_buf_printf(b, "%s %s%s%s", clock, host ? host : "", host ? " " : "", component);
 }
 
-static void put_line(struct options *o, struct inlay_buf *b)
+static void put_line(struct options *o, struct inlay_buf *b, bool lazy)
 {
 	inlay_buf_u8(b, '\n');
-	clear_footer(o);
+	upview_clear(&o->view);
 	print_text(stdout, b);
-	draw_footer(o);
-}
-
-static void set_state(struct options *o, const struct site *p, const char *fmt, ...)
-	inlay_printf(3, 4);
-static void set_state(struct options *o, const struct site *p, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!o->shown)
-		return;
-	struct shown *s = &o->shown[p - o->up->sites.list];
-	va_start(ap, fmt);
-	(void)vsnprintf(s->state, sizeof s->state, fmt, ap);
-	va_end(ap);
+	upview_draw(&o->view, lazy);
 }
 
 struct output {
@@ -235,7 +190,7 @@ static void put_output_line(void *ctx, const struct inlay_buf *text)
 	begin_line(&b, p->e->host, p->e->component);
 	inlay_buf_printf(&b, " | ");
 	inlay_buf_add(&b, text->data, text->len);
-	put_line(p->o, &b);
+	put_line(p->o, &b, true);
 }
 
 /* Whole lines of what a hook writes, `host component | text`. */
@@ -284,12 +239,9 @@ static void step_text(struct options *o, const struct up_event *e)
 		put_output(o, e);
 	if (s->kind == SITE_TEXT)
 		return;
-	if (s->kind == SITE_BEGIN) {
-		set_state(o, s->site, "%s ...", s->step);
-		if (o->shown)
-			clear_footer(o), draw_footer(o);
-		if (o->common.verbose <= 0)
-			return;
+	if (s->kind == SITE_DONE || (s->kind == SITE_BEGIN && o->common.verbose <= 0)) {
+		upview_draw(&o->view, false);
+		return;
 	}
 	begin_line(&b, e->host, e->component);
 	switch (s->kind) {
@@ -299,7 +251,6 @@ static void step_text(struct options *o, const struct up_event *e)
 	case SITE_END:
 		inlay_buf_printf(&b, ": %s ", s->step);
 		steps_put_end(&b, s);
-		set_state(o, s->site, "%s %s", s->step, s->ok ? "ok" : "FAILED");
 		break;
 	case SITE_BACK:
 		inlay_buf_printf(&b, ": ");
@@ -307,14 +258,12 @@ static void step_text(struct options *o, const struct up_event *e)
 		break;
 	case SITE_UP:
 		inlay_buf_printf(&b, ": up");
-		set_state(o, s->site, "up");
 		break;
 	default:
 		inlay_buf_printf(&b, ": ");
 		inlay_text_escape(&b, s->text, s->len);
-		set_state(o, s->site, "%.150s", s->text);
 	}
-	put_line(o, &b);
+	put_line(o, &b, false);
 }
 
 static int64_t int_of(const json_t *j, const char *key)
@@ -338,7 +287,7 @@ static void visible_text(struct options *o, const struct up_event *e)
 		inlay_buf_printf(&b, "no change");
 	if (ms > 0)
 		inlay_buf_printf(&b, "; visible %.1f ms after the edit", ms);
-	put_line(o, &b);
+	put_line(o, &b, false);
 }
 
 static void told_text(struct options *o, const struct up_event *e)
@@ -352,7 +301,7 @@ static void told_text(struct options *o, const struct up_event *e)
 	begin_line(&b, e->host, e->component);
 	inlay_buf_printf(&b, ": ");
 	inlay_text_escape(&b, why, strlen(why));
-	put_line(o, &b);
+	put_line(o, &b, false);
 }
 
 static void on_event(void *ctx, const struct up_event *e)
@@ -360,6 +309,8 @@ static void on_event(void *ctx, const struct up_event *e)
 	struct options *o = ctx;
 	struct inlay_buf b = {0};
 
+	if (o->state.rows)
+		upstate_hear(&o->state, e);
 	if (o->common.json) {
 		event_json(e);
 		return;
@@ -381,27 +332,36 @@ static void on_event(void *ctx, const struct up_event *e)
 	case UP_READY:
 		begin_line(&b, NULL,
 			   o->once ? "all is done" : "all is up; watching, Ctrl-C ends it");
-		put_line(o, &b);
+		put_line(o, &b, false);
 		break;
 	}
 }
 
 /* ---- up ---- */
 
-static void choose_footer(struct options *o)
+static void on_settled(void *ctx)
 {
-	if (o->common.json || o->common.verbose < 0 || !isatty(STDOUT_FILENO) ||
-	    o->up->sites.count > FOOTER_MAX)
-		return;
-	o->shown = calloc(o->up->sites.count, sizeof *o->shown);
-	for (size_t i = 0; o->shown && i < o->up->sites.count; i++)
-		(void)snprintf(o->shown[i].state, sizeof o->shown[i].state, "connecting");
+	struct options *o = ctx;
+
+	upstate_save(&o->state);
+	upview_draw(&o->view, false);
+}
+
+static int begin_view(struct options *o, struct inlay_error *err)
+{
+	int r = upstate_init(&o->state, o->up, o->common.state, err);
+
+	if (r == 0 && !o->common.json && o->common.verbose >= 0)
+		upview_init(&o->view, &o->state);
+	if (r == 0)
+		upview_draw(&o->view, false);
+	return r;
 }
 
 static int finish_up(struct options *o, size_t failed, size_t count)
 {
-	clear_footer(o);
-	free(o->shown);
+	upview_clear(&o->view);
+	upstate_fini(&o->state);
 	steps_lines_fini(&o->lines);
 	return failed == 0       ? INLAY_EXIT_OK
 	       : failed == count ? INLAY_EXIT_FAILURE
@@ -453,14 +413,15 @@ int cmd_up(int argc, char **argv)
 	int r = open_project(o, &set, &uo, &up, argv + optind, &err);
 	o->up = &up;
 	up.tell = on_event;
+	up.settled = on_settled;
 	up.ctx = o;
 	if (r == 0)
 		r = check_trust(o, set.config, &err);
 	if (r == 0)
 		r = up_images(&o->common, &up, &images, &left_out, &err);
+	if (r == 0)
+		r = begin_view(o, &err);
 	if (r == 0) {
-		choose_footer(o);
-		draw_footer(o);
 		r = up_run(&up, &failed, &err);
 		code = finish_up(o, failed + left_out, up.sites.count + left_out);
 	}
@@ -524,6 +485,8 @@ static int take_all_down(const struct options *o, struct up *up)
 				     o->purge ? "forgotten" : "down");
 		}
 	}
+	if (failed == 0 && !up->o->components && !up->o->hosts)
+		upstate_forget(up->o->set->config, o->common.state);
 	return failed == 0                 ? INLAY_EXIT_OK
 	       : failed == up->sites.count ? INLAY_EXIT_FAILURE
 					   : INLAY_EXIT_SOME_HOSTS;

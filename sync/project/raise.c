@@ -485,14 +485,17 @@ static void turn(struct run *run)
 		return;
 	if (fds[0].revents && read(run->signal_fd, &info, sizeof info) == sizeof info)
 		run->end = true;
-	if (fds[1].revents)
-		(void)!read(run->wake_fd, &count, sizeof count);
+	bool settled = fds[1].revents && read(run->wake_fd, &count, sizeof count) == sizeof count;
 	for (size_t i = 0; i < run->count; i++) {
 		struct child *c = &run->children[i];
 		if (fds[2 + i].revents)
 			hear(run->up, c);
 		if (c->ended && c->pid)
 			child_ended(run, c);
+	}
+	if (settled && run->up->settled) {
+		scope_lock(&run->up->sites.telling);
+		run->up->settled(run->up->ctx);
 	}
 	if (run->ready_told || !all_settled(run->up, &failed))
 		return;

@@ -49,6 +49,7 @@ struct up {
 	struct sites sites;
 	struct backs backs;
 	void (*tell)(void *ctx, const struct up_event *e); /* by one thread at a time */
+	void (*settled)(void *ctx); /* likewise: a round is over, or a host was lost; may be NULL */
 	void *ctx;
 };
 

@@ -374,8 +374,8 @@ static void *work(void *arg)
 			tell(p, (struct site_event){.kind = SITE_FAIL,
 						    .text = err.text,
 						    .len = strlen(err.text)});
-		if (r == 0 && !from)
-			tell(p, (struct site_event){.kind = SITE_UP});
+		if (r == 0)
+			tell(p, (struct site_event){.kind = from ? SITE_DONE : SITE_UP});
 		round_done(p, to, r == 0, failed);
 		if (p->all->settled)
 			p->all->settled(p->all->ctx);

@@ -30,6 +30,7 @@ enum site_event_kind {
 	SITE_UP,    /* the first round went well */
 	SITE_FAIL,  /* a round ended here: text says why */
 	SITE_BACK,  /* something came back: `back` */
+	SITE_DONE,  /* a later round went well */
 };
 
 struct site;
