@@ -208,12 +208,12 @@ static void put_head(const struct upview *v, const struct layout *l)
 
 void upview_draw(struct upview *v, bool lazy)
 {
-	const struct sites *all = &v->state->up->sites;
 	int64_t now = inlay_monotonic_ns();
 	size_t hosts = 0;
 
 	if (!v->on || (lazy && now - v->drawn_ns < LAZY_NS))
 		return;
+	const struct sites *all = &v->state->up->sites;
 	struct layout l = lay_out(all);
 	size_t room = l.height > KEEP_ROWS ? l.height - KEEP_ROWS : 1;
 	upview_clear(v);
