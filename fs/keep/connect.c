@@ -158,7 +158,7 @@ static int hand_over(int fd, int rfd, int wfd, struct keep_reply *ret, struct in
 	int fds[2] = {rfd, wfd}, got[INLAY_UNIX_FDS];
 	size_t n;
 
-	(void)snprintf(m.version, sizeof m.version, "%s", INLAY_VERSION);
+	(void)snprintf(m.version, sizeof m.version, "%s", keep_version);
 	int r = inlay_unix_send(fd, &m, sizeof m, fds, 2, err);
 	if (r == 0)
 		r = inlay_unix_recv(fd, ret, sizeof *ret, &n, got, err);
@@ -167,31 +167,61 @@ static int hand_over(int fd, int rfd, int wfd, struct keep_reply *ret, struct in
 	return r;
 }
 
-int inlay_keep_connect(const char *state, int rfd, int wfd, struct inlay_error *err)
+/* Tells a keeper to end, and waits until it has. */
+static int end_keeper(int state_fd, enum keep_verb verb, struct inlay_error *err)
 {
-	auto_close int state_fd = -1;
 	auto_close int fd = -1;
-	struct keep_reply reply = {0};
+	struct keep_msg m = {.protocol = KEEP_PROTOCOL, .verb = verb};
 	char byte;
-	int r = open_state(state, &state_fd, err);
 
+	(void)snprintf(m.version, sizeof m.version, "%s", keep_version);
+	int r = inlay_unix_connect(state_fd, KEEP_SOCKET, SOCK_SEQPACKET, &fd, err);
+	if (r == INLAY_UNIX_NOBODY)
+		return 0;
 	if (r == 0)
-		r = connect_keeper(state, state_fd, &fd, err);
-	if (r == 0)
-		r = hand_over(fd, rfd, wfd, &reply, err);
-	if (r == 0 && reply.result == -EPROTO) {
-		/* A keeper of another version: this one takes its place, the mounts go on. */
-		inlay_cleanup_close(&fd);
-		fd = -1;
-		r = inlay_keep_stop(state, err);
+		r = inlay_unix_send(fd, &m, sizeof m, NULL, 0, err);
+	if (r < 0)
+		return r;
+	while (read(fd, &byte, 1) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
+/* A keeper that is older than this program ends, and one of this program takes its place; the mounts go on. One that is
+ * newer serves us as long as it speaks our protocol. */
+static int reach_keeper(const char *state, int state_fd, int rfd, int wfd, int *ret_fd,
+			struct inlay_error *err)
+{
+	struct keep_reply reply = {.result = -ESTALE};
+	int r = 0;
+
+	for (int attempt = 0; attempt < 3 && r == 0 && reply.result == -ESTALE; attempt++) {
+		auto_close int fd = -1;
+		r = attempt > 0 ? end_keeper(state_fd, KEEP_YIELD, err) : 0;
 		if (r == 0)
 			r = connect_keeper(state, state_fd, &fd, err);
 		if (r == 0)
 			r = hand_over(fd, rfd, wfd, &reply, err);
-		if (r == 0 && reply.result < 0)
-			r = inlay_error_set(err, reply.result,
-					    "the keeper speaks another protocol");
+		if (r == 0 && reply.result == 0)
+			*ret_fd = take_fd(fd);
 	}
+	if (r == 0 && reply.result < 0)
+		r = inlay_error_set(err, reply.result,
+				    "the keeper of %s is of another inlay (its protocol %u, ours "
+				    "%d); use the newer one, or end it there with 'inlayd stop'",
+				    state, reply.protocol, KEEP_PROTOCOL);
+	return r;
+}
+
+int inlay_keep_connect(const char *state, int rfd, int wfd, struct inlay_error *err)
+{
+	auto_close int state_fd = -1;
+	auto_close int fd = -1;
+	char byte;
+	int r = open_state(state, &state_fd, err);
+
+	if (r == 0)
+		r = reach_keeper(state, state_fd, rfd, wfd, &fd, err);
 	if (r < 0)
 		return r;
 	/* Ours are not needed any more: the peer must see the end when the keeper closes its own. */
@@ -206,20 +236,7 @@ int inlay_keep_connect(const char *state, int rfd, int wfd, struct inlay_error *
 int inlay_keep_stop(const char *state, struct inlay_error *err)
 {
 	auto_close int state_fd = -1;
-	auto_close int fd = -1;
-	struct keep_msg m = {.protocol = KEEP_PROTOCOL, .verb = KEEP_STOP};
-	char byte;
 	int r = open_state(state, &state_fd, err);
 
-	if (r == 0)
-		r = inlay_unix_connect(state_fd, KEEP_SOCKET, SOCK_SEQPACKET, &fd, err);
-	if (r == INLAY_UNIX_NOBODY)
-		return 0;
-	if (r == 0)
-		r = inlay_unix_send(fd, &m, sizeof m, NULL, 0, err);
-	if (r < 0)
-		return r;
-	while (read(fd, &byte, 1) < 0 && errno == EINTR)
-		;
-	return 0;
+	return r == 0 ? end_keeper(state_fd, KEEP_STOP, err) : r;
 }

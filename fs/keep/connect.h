@@ -15,7 +15,11 @@
 enum keep_verb {
 	KEEP_SESSION = 1,
 	KEEP_STOP = 2, /* no answer: the connection ends with the keeper */
+	KEEP_YIELD =
+		3, /* the same, if the keeper is older than the one that says it; else a reply */
 };
+
+extern const char keep_version[]; /* this program's; two of them are compared by strverscmp */
 
 struct keep_msg {
 	uint32_t protocol; /* KEEP_PROTOCOL */
@@ -25,7 +29,7 @@ struct keep_msg {
 
 struct keep_reply {
 	uint32_t protocol;
-	int32_t result; /* 0, or -EPROTO: this keeper speaks another protocol */
+	int32_t result; /* 0; -ESTALE: this keeper is older, it shall yield; -EPROTO: it is newer */
 };
 
 #endif

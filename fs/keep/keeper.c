@@ -181,6 +181,15 @@ struct loop {
 	bool end;
 };
 
+const char keep_version[] = INLAY_VERSION;
+
+/* Is this keeper older than who asks? Its mounts and programs go on without it, and with the next one. */
+static bool is_older(const struct keep_msg *m)
+{
+	return m->protocol > KEEP_PROTOCOL ||
+	       (m->protocol == KEEP_PROTOCOL && strverscmp(m->version, keep_version) > 0);
+}
+
 static void accept_serve(struct loop *l)
 {
 	struct timeval patience = {.tv_sec = 2};
@@ -195,11 +204,13 @@ static void accept_serve(struct loop *l)
 	if (inlay_unix_recv(fd, &m, sizeof m, &n, fds, NULL) < 0)
 		return;
 	bool whole = n == sizeof m;
-	if (whole && m.verb == KEEP_STOP) {
+	m.version[sizeof m.version - 1] = 0;
+	bool older = whole && is_older(&m);
+	if (whole && (m.verb == KEEP_STOP || (m.verb == KEEP_YIELD && older))) {
 		l->end = true;
 		(void)take_fd(fd); /* closed by the end of the process: that is the answer */
-	} else if (whole && m.verb == KEEP_SESSION && m.protocol == KEEP_PROTOCOL && fds[0] >= 0 &&
-		   fds[1] >= 0) {
+	} else if (whole && m.verb == KEEP_SESSION && m.protocol == KEEP_PROTOCOL && !older &&
+		   fds[0] >= 0 && fds[1] >= 0) {
 		struct session s = {.host = l->host,
 				    .serve = l->options->session,
 				    .rfd = take_fd(fds[0]),
@@ -209,7 +220,8 @@ static void accept_serve(struct loop *l)
 		s.control = take_fd(fd);
 		start_session(&s);
 	} else if (whole) {
-		struct keep_reply reply = {.protocol = KEEP_PROTOCOL, .result = -EPROTO};
+		struct keep_reply reply = {.protocol = KEEP_PROTOCOL,
+					   .result = older ? -ESTALE : -EPROTO};
 		(void)!inlay_unix_send(fd, &reply, sizeof reply, NULL, 0, NULL);
 	}
 	for (size_t i = 0; i < INLAY_UNIX_FDS; i++)
