@@ -161,14 +161,11 @@ static int find_basis(struct inlay_imagepush *p, struct inlay_entry *ret_root, i
 {
 	auto_buf struct inlay_buf json = {0};
 
-	for (size_t i = 0; i < p->held_count; i++) {
-		if (!inlay_digest_equal(&p->held[i].manifest, &p->o.basis))
-			continue;
-		*ret_fd = p->held[i].root_fd;
-		return inlay_image_open(p->t->trees, p->t->store, &p->o.basis, ret_root, &json,
-					err);
-	}
-	return INLAY_IMAGE_MISSING;
+	if (p->held_count == 0)
+		return INLAY_IMAGE_MISSING;
+	*ret_fd = p->held[p->like].root_fd;
+	return inlay_image_open(p->t->trees, p->t->store, &p->held[p->like].manifest, ret_root,
+				&json, err);
 }
 
 static int lay(struct inlay_imagepush *p, const struct inlay_entry *root, int dir,

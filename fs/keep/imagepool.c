@@ -85,6 +85,10 @@ static int add_tree(void *ctx, const struct inlay_imagetree_info *info, struct i
 	}
 	p->held = more;
 	p->held[p->held_count++] = tree;
+	if (inlay_digest_equal(&tree.manifest, &p->o.basis) ||
+	    (inlay_digest_is_zero(&p->o.basis) && info->newest &&
+	     imagetrees_same_key(&info->image.key, &p->o.key)))
+		p->like = p->held_count - 1;
 	if (inlay_image_open(p->t->trees, p->t->store, &tree.manifest, &root, &json, NULL) != 0)
 		return 0;
 	r = inlay_tree_diff(p->t->trees, NULL, &root.id, add_entry, p, err);
@@ -216,7 +220,9 @@ void inlay_imagepush_end(struct inlay_imagepush *p)
 
 bool inlay_imagepush_has(struct inlay_imagepush *p, uint64_t prefix)
 {
-	return inlay_idset_find(&p->here, prefix) >= 0;
+	/* Attributes and image.json are in the store. */
+	return inlay_idset_find(&p->here, prefix) >= 0 ||
+	       inlay_store_has_prefix(p->t->store, prefix);
 }
 
 uint64_t inlay_imagepush_objects(const struct inlay_imagepush *p)

@@ -18,7 +18,7 @@
 #include "inlay/text.h"
 #include "store/dirnames.h"
 
-enum { TREE_CACHE_BYTES = 8 << 20, MOUNTINFO_MAX = 16 << 20 };
+enum { TREE_CACHE_BYTES = 8 << 20, MOUNTINFO_MAX = 16 << 20, POOL_DAYS = 7 };
 
 int inlay_imagetrees_open(int state_fd, struct inlay_imagetrees **ret, struct inlay_error *err)
 {
@@ -281,7 +281,7 @@ struct using
 	bool found;
 };
 
-static bool same_key(const struct inlay_image_key *a, const struct inlay_image_key *b)
+bool imagetrees_same_key(const struct inlay_image_key *a, const struct inlay_image_key *b)
 {
 	return strcmp(a->name, b->name) == 0 && strcmp(a->variant, b->variant) == 0 &&
 	       strcmp(a->platform, b->platform) == 0;
@@ -292,7 +292,7 @@ static int find_used(void *ctx, const struct inlay_imagetree_info *info, struct 
 	struct using *u = ctx;
 
 	(void)err;
-	if (info->in_use && same_key(&info->image.key, u->key)) {
+	if (info->in_use && imagetrees_same_key(&info->image.key, u->key)) {
 		u->found = true;
 		inlay_digest_hex(&info->image.generation.root.tree, u->name);
 	}
@@ -330,15 +330,16 @@ int inlay_imagetrees_remove(struct inlay_imagetrees *t, const struct inlay_image
 	return r;
 }
 
-/* What a push that ended early brought is kept for the next one, for a while. */
+/* What a push that ended early brought is kept for the next one, for some days unless all shall go. */
 static int drop_pool(struct inlay_imagetrees *t, int64_t grace_ns, struct inlay_error *err)
 {
+	int64_t kept_ns = grace_ns > 0 ? POOL_DAYS * 86400ll * 1000000000 : 0;
 	struct stat st;
 
 	if (fstatat(t->fd, IMAGETREES_POOL, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : inlay_error_sys(err, -errno, "look at what came");
 	int64_t age = inlay_now_ns() - (st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec);
-	return age >= grace_ns ? inlay_remove_tree(t->fd, IMAGETREES_POOL, err) : 0;
+	return age >= kept_ns ? inlay_remove_tree(t->fd, IMAGETREES_POOL, err) : 0;
 }
 
 int inlay_imagetrees_gc(struct inlay_imagetrees *t, int64_t grace_ns, uint64_t *ret_freed,

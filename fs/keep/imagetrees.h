@@ -39,6 +39,7 @@ struct inlay_imagepush {
 	int pool; /* .incoming */
 	struct inlay_imagetree *held;
 	size_t held_count;
+	size_t like; /* the one that the new tree is linked from: the basis, else the same image as it is */
 	struct inlay_idset here; /* numbers are indexes into places */
 	struct imagepush_place *places;
 	size_t place_cap;
@@ -51,6 +52,8 @@ struct inlay_imagepush {
 	struct inlay_buf small;
 	uint64_t size, got;
 };
+
+bool imagetrees_same_key(const struct inlay_image_key *a, const struct inlay_image_key *b);
 
 /* Takes the right to change; gives it back. Positive: BUSY. */
 int imagetrees_take(struct inlay_imagetrees *t, const char *owner, int64_t wait_ns,

@@ -82,8 +82,8 @@ int inlay_imagetrees_each(struct inlay_imagetrees *t,
 int inlay_imagetrees_remove(struct inlay_imagetrees *t, const struct inlay_image_key *key,
 			    uint64_t *ret_freed, struct inlay_error *err) inlay_must_check;
 
-/* Removes what no image names and nobody uses: trees, what a push that ended early left behind longer than
- * grace_ns ago, objects. Positive: BUSY. */
+/* Removes what no image names and nobody uses: trees, objects, and what a push that ended early brought, when that
+ * is some days ago or grace_ns is 0. Positive: BUSY. */
 int inlay_imagetrees_gc(struct inlay_imagetrees *t, int64_t grace_ns, uint64_t *ret_freed,
 			struct inlay_error *err) inlay_must_check;
 
@@ -96,7 +96,7 @@ enum {
 struct inlay_imagepush_options {
 	struct inlay_digest manifest;
 	struct inlay_image_key key;
-	struct inlay_digest basis; /* the manifest that the tree is laid from; zeros = none */
+	struct inlay_digest basis; /* what the sender builds on; zeros = nothing that it knows */
 	bool squash; /* not root here: everything belongs to whoever runs this, said and agreed to */
 	bool emulate;      /* another architecture is right where programs of it can be run */
 	const char *owner; /* who asks: "user@host pid 7" */

@@ -171,6 +171,20 @@ def test_an_upgrade_links_what_is_the_same_and_patches_the_rest(root, remote, ba
 
 
 @needs_root
+def test_another_dev_machine(root, remote, base):
+    """It does not know what the host has: contents are asked for, and the host links from what is there."""
+    bring(remote, root, base)
+    push(remote)
+    (root / "other").mkdir()
+    other = Inlay(root / "other", {"INLAY_SSH": remote.env["INLAY_SSH"]})
+    write(base / "usr/share/new", "new\n")
+    manifest = bring(other, root, base)
+    done = push(other)
+    assert not done["had_basis"] and done["sent_objects"] == 1 and done["shared_files"] > 60
+    assert look(laid(root, manifest)) == look(base)
+
+
+@needs_root
 def test_list_inspect_and_rm_on_a_host(root, remote, base):
     first = bring(remote, root, base)
     push(remote)
