@@ -31,11 +31,7 @@ static const char help[] =
 	"that cannot be told.\n";
 
 enum {
-	OPT_EXCLUDE = OPT_FIRST_OWN,
-	OPT_INCLUDE,
-	OPT_EXCLUDE_FROM,
-	OPT_NO_GITIGNORE,
-	OPT_ROOT,
+	OPT_ROOT = OPT_FIRST_OWN,
 	OPT_STDIN,
 	EXIT_NONE = 1,
 	EXIT_FATAL = 128,
@@ -51,6 +47,10 @@ struct options {
 
 static int take(struct options *o, int c, struct inlay_error *err)
 {
+	int r;
+
+	if (patterns_take(&o->patterns, c, optarg, &r, err))
+		return r;
 	switch (c) {
 	case 'n':
 		o->non_matching = true;
@@ -63,15 +63,6 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case OPT_ROOT:
 		o->root = optarg;
-		return 0;
-	case OPT_EXCLUDE:
-		return patterns_add(&o->patterns, "", optarg, strlen(optarg), err);
-	case OPT_INCLUDE:
-		return patterns_add(&o->patterns, "!", optarg, strlen(optarg), err);
-	case OPT_EXCLUDE_FROM:
-		return patterns_add_from(&o->patterns, optarg, err);
-	case OPT_NO_GITIGNORE:
-		o->ignore.no_gitignore = true;
 		return 0;
 	default:
 		return inlay_error_set(err, -EINVAL, "unknown option");
@@ -189,10 +180,7 @@ int cmd_check_ignore(int argc, char **argv)
 		{"non-matching", no_argument, NULL, 'n'},
 		{"stdin", no_argument, NULL, OPT_STDIN},
 		{"root", required_argument, NULL, OPT_ROOT},
-		{"exclude", required_argument, NULL, OPT_EXCLUDE},
-		{"include", required_argument, NULL, OPT_INCLUDE},
-		{"exclude-from", required_argument, NULL, OPT_EXCLUDE_FROM},
-		{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
+		PATTERNS_OPTIONS,
 		{0},
 	};
 	struct options o = {0};

@@ -17,8 +17,8 @@ void patterns_fini(struct patterns *p)
 	*p = (struct patterns){0};
 }
 
-int patterns_add(struct patterns *p, const char *prefix, const char *text, size_t len,
-		 struct inlay_error *err)
+static int add(struct patterns *p, const char *prefix, const char *text, size_t len,
+	       struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 
@@ -36,7 +36,7 @@ int patterns_add(struct patterns *p, const char *prefix, const char *text, size_
 	return 0;
 }
 
-int patterns_add_from(struct patterns *p, const char *path, struct inlay_error *err)
+static int add_from(struct patterns *p, const char *path, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 	int r = inlay_read_file(AT_FDCWD, path, INLAY_IGNORE_FILE_MAX, &b, err);
@@ -47,14 +47,38 @@ int patterns_add_from(struct patterns *p, const char *path, struct inlay_error *
 		const char *line = (const char *)b.data + at;
 		const char *end = memchr(line, '\n', b.len - at);
 		size_t len = end ? (size_t)(end - line) : b.len - at;
-		r = patterns_add(p, "", line, len, err);
+		r = add(p, "", line, len, err);
 		at += len + 1;
 	}
 	return r;
+}
+
+bool patterns_take(struct patterns *p, int option, const char *value, int *ret,
+		   struct inlay_error *err)
+{
+	*ret = 0;
+	switch (option) {
+	case PATTERNS_EXCLUDE:
+		*ret = add(p, "", value, strlen(value), err);
+		return true;
+	case PATTERNS_INCLUDE:
+		/* "!" takes back in. */
+		*ret = add(p, "!", value, strlen(value), err);
+		return true;
+	case PATTERNS_EXCLUDE_FROM:
+		*ret = add_from(p, value, err);
+		return true;
+	case PATTERNS_NO_GITIGNORE:
+		p->no_gitignore = true;
+		return true;
+	default:
+		return false;
+	}
 }
 
 void patterns_use(const struct patterns *p, struct inlay_ignore_options *ret)
 {
 	ret->patterns = (const char *const *)p->list;
 	ret->pattern_count = p->count;
+	ret->no_gitignore = p->no_gitignore;
 }

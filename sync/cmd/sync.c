@@ -60,11 +60,7 @@ static const char help[] =
 	"-a, -r, -z, --delete and --partial are accepted and change nothing: it is always so.\n";
 
 enum {
-	OPT_EXCLUDE = OPT_FIRST_OWN,
-	OPT_INCLUDE,
-	OPT_EXCLUDE_FROM,
-	OPT_NO_GITIGNORE,
-	OPT_NO_DELETE,
+	OPT_NO_DELETE = OPT_FIRST_OWN,
 	OPT_FORCE,
 	OPT_ADOPT,
 	OPT_NO_MOUNT,
@@ -107,10 +103,7 @@ static const struct option table[] = {
 	{"dry-run", no_argument, NULL, 'n'},
 	{"itemize-changes", no_argument, NULL, 'i'},
 	{"checksum", no_argument, NULL, 'c'},
-	{"exclude", required_argument, NULL, OPT_EXCLUDE},
-	{"include", required_argument, NULL, OPT_INCLUDE},
-	{"exclude-from", required_argument, NULL, OPT_EXCLUDE_FROM},
-	{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
+	PATTERNS_OPTIONS,
 	{"no-delete", no_argument, NULL, OPT_NO_DELETE},
 	{"force", no_argument, NULL, OPT_FORCE},
 	{"adopt", no_argument, NULL, OPT_ADOPT},
@@ -140,9 +133,12 @@ static int take(struct options *o, int c, struct inlay_error *err)
 {
 	const char *why = NULL;
 	uint64_t n;
+	int r;
 
 	if (setup_take(&o->setup, c, optarg, &why))
 		return why ? inlay_error_set(err, -EINVAL, "%s", why) : 0;
+	if (patterns_take(&o->patterns, c, optarg, &r, err))
+		return r;
 	switch (c) {
 	case 'n':
 		o->push.dry_run = true;
@@ -152,15 +148,6 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		return 0;
 	case 'c':
 		o->scan.checksum = true;
-		return 0;
-	case OPT_EXCLUDE:
-		return patterns_add(&o->patterns, "", optarg, strlen(optarg), err);
-	case OPT_INCLUDE:
-		return patterns_add(&o->patterns, "!", optarg, strlen(optarg), err);
-	case OPT_EXCLUDE_FROM:
-		return patterns_add_from(&o->patterns, optarg, err);
-	case OPT_NO_GITIGNORE:
-		o->scan.ignore.no_gitignore = true;
 		return 0;
 	case OPT_NO_DELETE:
 		o->push.keep_extra = true;

@@ -53,10 +53,6 @@ enum {
 	OPT_SETTLE,
 	OPT_MAX_DELAY,
 	OPT_POLL,
-	OPT_EXCLUDE,
-	OPT_INCLUDE,
-	OPT_EXCLUDE_FROM,
-	OPT_NO_GITIGNORE,
 	OPT_NO_DELETE,
 	OPT_FORCE,
 	OPT_STEAL,
@@ -98,10 +94,7 @@ static const struct option table[] = {
 	{"settle", required_argument, NULL, OPT_SETTLE},
 	{"max-delay", required_argument, NULL, OPT_MAX_DELAY},
 	{"poll", required_argument, NULL, OPT_POLL},
-	{"exclude", required_argument, NULL, OPT_EXCLUDE},
-	{"include", required_argument, NULL, OPT_INCLUDE},
-	{"exclude-from", required_argument, NULL, OPT_EXCLUDE_FROM},
-	{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
+	PATTERNS_OPTIONS,
 	{"no-delete", no_argument, NULL, OPT_NO_DELETE},
 	{"force", no_argument, NULL, OPT_FORCE},
 	{"steal", no_argument, NULL, OPT_STEAL},
@@ -119,13 +112,6 @@ static const struct option table[] = {
 
 /* ---- options ---- */
 
-static int take_pattern(struct options *o, int c, struct inlay_error *err)
-{
-	if (c == OPT_EXCLUDE_FROM)
-		return patterns_add_from(&o->patterns, optarg, err);
-	return patterns_add(&o->patterns, c == OPT_INCLUDE ? "!" : "", optarg, strlen(optarg), err);
-}
-
 static bool take_flag(struct options *o, int c)
 {
 	const struct {
@@ -134,7 +120,6 @@ static bool take_flag(struct options *o, int c)
 	} flags[] = {{'d', &o->detach},
 		     {OPT_LIST, &o->list},
 		     {OPT_STOP, &o->stop},
-		     {OPT_NO_GITIGNORE, &o->scan.ignore.no_gitignore},
 		     {OPT_NO_DELETE, &o->push.keep_extra},
 		     {OPT_FORCE, &o->push.force},
 		     {OPT_STEAL, &o->push.steal},
@@ -169,11 +154,14 @@ static int take(struct options *o, int c, struct inlay_error *err)
 {
 	const char *why = NULL;
 	uint64_t n;
+	int r;
 
 	if (take_flag(o, c))
 		return 0;
 	if (setup_take(&o->setup, c, optarg, &why))
 		return why ? inlay_error_set(err, -EINVAL, "%s", why) : 0;
+	if (patterns_take(&o->patterns, c, optarg, &r, err))
+		return r;
 	switch (c) {
 	case OPT_SETTLE:
 		return inlay_parse_duration(optarg, &o->live.settle_ns, err);
@@ -184,10 +172,6 @@ static int take(struct options *o, int c, struct inlay_error *err)
 		    o->live.poll_ns < 1000000000)
 			return inlay_error_set(err, -EINVAL, "--poll is at least 1s");
 		return 0;
-	case OPT_EXCLUDE:
-	case OPT_INCLUDE:
-	case OPT_EXCLUDE_FROM:
-		return take_pattern(o, c, err);
 	case OPT_BEFORE_FD:
 		return take_before(o, err);
 	case OPT_BEFORE_TIME:

@@ -30,11 +30,7 @@ static const char help[] =
 	"sync\n" COMMON_HELP;
 
 enum {
-	OPT_EXCLUDE = OPT_FIRST_OWN,
-	OPT_INCLUDE,
-	OPT_EXCLUDE_FROM,
-	OPT_NO_GITIGNORE,
-	OPT_ROOT,
+	OPT_ROOT = OPT_FIRST_OWN,
 };
 
 struct options {
@@ -278,22 +274,14 @@ static int ask(struct options *o, const char *path, struct inlay_error *err)
 
 static int take(struct options *o, int c, struct inlay_error *err)
 {
-	switch (c) {
-	case OPT_ROOT:
-		o->root = optarg;
-		return 0;
-	case OPT_EXCLUDE:
-		return patterns_add(&o->patterns, "", optarg, strlen(optarg), err);
-	case OPT_INCLUDE:
-		return patterns_add(&o->patterns, "!", optarg, strlen(optarg), err);
-	case OPT_EXCLUDE_FROM:
-		return patterns_add_from(&o->patterns, optarg, err);
-	case OPT_NO_GITIGNORE:
-		o->ignore.no_gitignore = true;
-		return 0;
-	default:
+	int r;
+
+	if (patterns_take(&o->patterns, c, optarg, &r, err))
+		return r;
+	if (c != OPT_ROOT)
 		return inlay_error_set(err, -EINVAL, "unknown option");
-	}
+	o->root = optarg;
+	return 0;
 }
 
 static int run(struct options *o, int argc, char **argv)
@@ -312,10 +300,7 @@ int cmd_why(int argc, char **argv)
 	static const struct option table[] = {
 		COMMON_OPTIONS,
 		{"root", required_argument, NULL, OPT_ROOT},
-		{"exclude", required_argument, NULL, OPT_EXCLUDE},
-		{"include", required_argument, NULL, OPT_INCLUDE},
-		{"exclude-from", required_argument, NULL, OPT_EXCLUDE_FROM},
-		{"no-gitignore", no_argument, NULL, OPT_NO_GITIGNORE},
+		PATTERNS_OPTIONS,
 		{0},
 	};
 	struct options o = {0};

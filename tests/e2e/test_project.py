@@ -480,3 +480,16 @@ components:
 """)
     r = project("build", cwd=project.where, code=1)
     assert "would bring gen.h to where it is an input of its own build" in r.err
+
+
+def test_a_hook_that_forks_away_holds_nothing_up(project, hosts):
+    """What stays in its group ends with it; what left its group is not waited for, and its output is nobody's."""
+    where = failing(project, "'sleep 1003 & setsid sh -c \"sleep 0.3; echo late; exec sleep 1004\" & echo begun'")
+    try:
+        r = project("up", "--once", "--trust", "--json", "web", cwd=where)
+        end, = [e for e in r.rows if e["event"] == "hook-end"]
+        assert end["ok"] and "".join(e["text"] for e in r.rows if e["event"] == "hook-output") == "begun\n"
+        assert not sleeping(1003, hosts)
+    finally:
+        for pid in sleeping(1004, hosts) + sleeping(0.3, hosts):
+            os.kill(pid, signal.SIGKILL)
