@@ -69,6 +69,8 @@ struct options {
 	struct up *up;
 	struct upstate state;
 	struct upview view;
+	struct up_images images;
+	pthread_mutex_t rebuilding;
 	struct steps_lines lines;
 };
 
@@ -347,6 +349,15 @@ static void on_settled(void *ctx)
 	upview_draw(&o->view, false);
 }
 
+/* One image at a time: a builder takes all there is anyway. */
+static int rebuild(void *ctx, struct site *p, struct inlay_error *err)
+{
+	struct options *o = ctx;
+
+	scope_lock(&o->rebuilding);
+	return up_image_again(&o->common, o->up, p, &o->images, err);
+}
+
 static int begin_view(struct options *o, struct inlay_error *err)
 {
 	int r = upstate_init(&o->state, o->up, o->common.state, err);
@@ -401,7 +412,6 @@ int cmd_up(int argc, char **argv)
 {
 	__attribute__((cleanup(inlay_cleanup_config_set_fini))) struct config_set set = {0};
 	struct inlay_error err = {0};
-	auto_of(up_images_fini) struct up_images images = {0};
 	struct up_options uo;
 	struct up up = {0};
 	auto_free struct options *o = calloc(1, sizeof *o);
@@ -415,10 +425,13 @@ int cmd_up(int argc, char **argv)
 	up.tell = on_event;
 	up.settled = on_settled;
 	up.ctx = o;
+	up.sites.rebuild = rebuild;
+	up.sites.rebuild_ctx = o;
+	(void)pthread_mutex_init(&o->rebuilding, NULL);
 	if (r == 0)
 		r = check_trust(o, set.config, &err);
 	if (r == 0)
-		r = up_images(&o->common, &up, &images, &left_out, &err);
+		r = up_images(&o->common, &up, &o->images, &left_out, &err);
 	if (r == 0)
 		r = begin_view(o, &err);
 	if (r == 0) {
@@ -428,6 +441,7 @@ int cmd_up(int argc, char **argv)
 	if (r < 0)
 		code = common_fail(&o->common, &err);
 	up_fini(&up);
+	up_images_fini(&o->images);
 	common_fini(&o->common);
 	return code;
 }

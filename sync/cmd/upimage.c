@@ -35,6 +35,7 @@ struct raising {
 	struct images store;
 	struct rooting *sites; /* as up->sites.list */
 	struct site *now;
+	bool quiet; /* children say only what goes wrong */
 };
 
 void up_images_fini(struct up_images *images)
@@ -44,6 +45,9 @@ void up_images_fini(struct up_images *images)
 		free(images->list[i].words);
 	}
 	free(images->list);
+	if (images->next)
+		up_images_fini(images->next);
+	free(images->next);
 	*images = (struct up_images){0};
 }
 
@@ -102,7 +106,7 @@ static void begin_args(const struct raising *r, struct child_args *a, const char
 	child_add(a, "image");
 	child_add(a, verb);
 	add_option(a, "--state", r->up->o->state);
-	if (r->c->verbose < 0)
+	if (r->c->verbose < 0 || r->quiet)
 		child_add(a, "--quiet");
 }
 
@@ -464,4 +468,37 @@ int up_images(const struct common *c, struct up *up, struct up_images *ret, size
 		(void)inlay_error_set_exit(err, INLAY_EXIT_FAILURE);
 	}
 	return e;
+}
+
+int up_image_again(const struct common *c, const struct up *up, struct site *p,
+		   struct up_images *images, struct inlay_error *err)
+{
+	struct site copy = *p;
+	struct up one = {.o = up->o, .sites = {.list = &copy, .count = 1}};
+	struct rooting rooting = {0};
+	struct up_images *fresh = calloc(1, sizeof *fresh);
+	struct raising r = {.c = c,
+			    .up = &one,
+			    .images = fresh,
+			    .store = {.fd = -1},
+			    .sites = &rooting,
+			    .quiet = true};
+
+	if (fresh)
+		fresh->list = calloc(1, sizeof *fresh->list);
+	if (!fresh || !fresh->list) {
+		free(fresh);
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	}
+	fresh->next = images->next;
+	images->next = fresh;
+	int e = raise_all(&r, err);
+	images_close(&r.store);
+	if (e < 0)
+		return e;
+	if (rooting.failed)
+		return inlay_error_set(err, -ECHILD, "the image is not there as it should be");
+	p->image_command = copy.image_command;
+	p->image_dir = copy.image_dir;
+	return 0;
 }

@@ -14,6 +14,7 @@
 struct up_images {
 	struct up_image *list;
 	size_t count;
+	struct up_images *next; /* of images that were built anew since */
 };
 void up_images_fini(struct up_images *images);
 INLAY_DEFINE_FINI(struct up_images, up_images_fini)
@@ -24,5 +25,10 @@ INLAY_DEFINE_FINI(struct up_images, up_images_fini)
  */
 int up_images(const struct common *c, struct up *up, struct up_images *ret, size_t *ret_failed,
 	      struct inlay_error *err) inlay_must_check;
+
+/* The image of one site once more, while `up` runs; others go on meanwhile. Adds to *images: by one thread at a time.
+ * What goes wrong is told on standard error, too. */
+int up_image_again(const struct common *c, const struct up *up, struct site *p,
+		   struct up_images *images, struct inlay_error *err) inlay_must_check;
 
 #endif

@@ -34,6 +34,7 @@ struct config_reload {
 	struct config_texts run;
 	int64_t timeout_ns;
 	int restart;        /* enum config_switch: the component's program */
+	int rebuild_base;   /* enum config_switch: the component's image */
 	const char *signal; /* to the component's program */
 };
 

@@ -331,15 +331,23 @@ static void check_reload(struct resolve *r, const struct config_component *c)
 
 	for (size_t i = 0; i < c->reload.count; i++) {
 		const struct config_reload *l = &list[i];
-		int actions = (l->run.count > 0) + (l->restart == CONFIG_YES) + (l->signal != NULL);
+		int actions = (l->run.count > 0) + (l->restart == CONFIG_YES) +
+			      (l->signal != NULL) + (l->rebuild_base == CONFIG_YES);
 		if (actions != 1)
-			config_problem(&r->set->problems, l->head.at,
-				       "exactly one of run, restart and signal is wanted here");
+			config_problem(
+				&r->set->problems, l->head.at,
+				"exactly one of run, restart, signal and rebuild-base is wanted "
+				"here");
 		if ((l->restart == CONFIG_YES || l->signal) && !c->run.head.at)
 			config_problem(
 				&r->set->problems, l->head.at,
 				"'%s' has no program to restart or to signal: 'run' is missing",
 				c->head.name);
+		if (l->rebuild_base == CONFIG_YES && !c->build_path)
+			config_problem(&r->set->problems, l->head.at,
+				       "'%s' has no image that is built: 'image' with 'build' is "
+				       "missing",
+				       c->head.name);
 		check_signal(r, l->head.at, l->signal);
 	}
 }
@@ -468,9 +476,9 @@ static int resolve_component(struct resolve *r, struct config_component *c, stru
 			return no_memory(err);
 	}
 	check_signal(r, c->run.head.at, c->run.stop_signal);
-	check_reload(r, c);
 	inherit_timeouts(&c->timeouts, &r->set->config->timeouts);
 	int e = resolve_image(r, c, err);
+	check_reload(r, c);
 	if (e == 0)
 		e = resolve_hosts(r, c, err);
 	check_places(r, c);

@@ -25,6 +25,8 @@ static const struct field reload_fields[] = {
 	{KEY(config_reload, "restart", FIELD_SWITCH, restart, "restart the component's program")},
 	{KEY(config_reload, "signal", FIELD_TEXT, signal,
 	     "send this signal to the component's program")},
+	{KEY(config_reload, "rebuild-base", FIELD_SWITCH, rebuild_base,
+	     "build the component's image anew, bring it there, and start the programs in it")},
 	{0},
 };
 

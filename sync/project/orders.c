@@ -123,7 +123,9 @@ int order_reload(struct inlay_buf *b, const struct config_component *c, size_t i
 	if (rule->signal)
 		r = inlay_run_parse_signal(rule->signal, &number, err);
 	struct message_order order = {.action = rule->signal ? MESSAGE_ACTION_SIGNAL
-							     : MESSAGE_ACTION_RESTART,
+						: rule->rebuild_base == CONFIG_YES
+							? MESSAGE_ACTION_NONE
+							: MESSAGE_ACTION_RESTART,
 				      .name = message_text_of(name),
 				      .program = message_text_of(c->head.name),
 				      .signal = (uint8_t)number};

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "inlay/cleanup.h"
+#include "inlay/io.h"
 #include "project/orders.h"
 
 enum { CONNECT_ATTEMPTS = 2 };
@@ -92,6 +93,7 @@ struct step {
 	struct site *p;
 	const char *name;
 	uint8_t remember; /* enum message_hook_flags */
+	bool quiet;       /* it is told by whoever asks */
 	bool began, ok;
 };
 
@@ -137,7 +139,8 @@ static int hook_row(void *ctx, const struct frame *f, struct inlay_error *err)
 	s->began |= e.kind == SITE_BEGIN;
 	s->p->began |= s->began;
 	s->ok = e.kind == SITE_END && e.ok;
-	tell(s->p, e);
+	if (!s->quiet)
+		tell(s->p, e);
 	return 0;
 }
 
@@ -230,20 +233,43 @@ static int run_program(struct site *p, bool *ret_kept, struct inlay_error *err)
 	return r;
 }
 
+static int rebuild_base(struct site *p, const char *step, struct inlay_error *err)
+{
+	int64_t start = inlay_monotonic_ns();
+	bool kept;
+
+	tell(p, (struct site_event){.kind = SITE_BEGIN, .step = step});
+	int r = p->all->rebuild(p->all->rebuild_ctx, p, err);
+	/* Its own command may be another one. */
+	if (r == 0)
+		r = run_program(p, &kept, err);
+	tell(p, (struct site_event){.kind = SITE_END,
+				    .step = step,
+				    .ok = r == 0,
+				    .status = r == 0 ? 0 : 1 << 8,
+				    .took_ns = inlay_monotonic_ns() - start});
+	return r;
+}
+
 static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint8_t remember,
 		      bool *ret_done, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf order = {0};
 	char step[32];
-	struct step s = {.p = p, .name = step, .remember = remember};
+	const struct config_reload *rule =
+		(const struct config_reload *)p->component->reload.items + i;
+	bool rebuild = rule->rebuild_base == CONFIG_YES;
+	struct step s = {.p = p, .name = step, .remember = remember, .quiet = rebuild};
 
 	(void)snprintf(step, sizeof step, "reload %zu", i + 1);
 	int r = order_reload(&order, p->component, i, err);
 	/* A command has its own time, and the host minds it. */
-	if (!((const struct config_reload *)p->component->reload.items)[i].run.count)
+	if (!rule->run.count)
 		p->answer_ns = order_start_time(p->component);
 	if (r == 0)
 		r = do_step(&s, &order, from, to, err);
+	if (r == 0 && rebuild && s.began)
+		r = rebuild_base(p, step, err);
 	p->answer_ns = 0;
 	*ret_done |= s.began;
 	return r;

@@ -88,6 +88,9 @@ struct sites {
 	void *ctx;
 	pthread_mutex_t telling;
 	struct backs *backs;
+	/* `rebuild-base`: the image of a site is built anew, brought there, and its root; by its thread. */
+	int (*rebuild)(void *ctx, struct site *p, struct inlay_error *err);
+	void *rebuild_ctx;
 };
 
 /* Starts a thread for each site. The list was filled by the caller, zeroed but for what stands above `all`. */

@@ -474,7 +474,8 @@ static int prepare(struct hook *k, struct message_text bytes, struct message_ord
 
 	if (r == 0 && !inlay_run_name_valid(ret->name.bytes, ret->name.len))
 		r = inlay_error_set(err, -EINVAL, "that is no name of a hook");
-	if (r == 0 && ret->action != MESSAGE_ACTION_RUN &&
+	if (r == 0 &&
+	    (ret->action == MESSAGE_ACTION_RESTART || ret->action == MESSAGE_ACTION_SIGNAL) &&
 	    !inlay_run_name_valid(ret->program.bytes, ret->program.len))
 		r = inlay_error_set(err, -EINVAL, "that is no name of a program");
 	if (r == 0 && ret->program.len > INLAY_RUN_NAME_MAX)
@@ -526,6 +527,8 @@ static int carry_out(struct hook *k, const struct message_order *order, uint64_t
 	case MESSAGE_ACTION_SIGNAL:
 		return inlay_workspace_program(k->s->ws, k->program, INLAY_PROGRAM_SIGNAL,
 					       order->signal, &status, err);
+	case MESSAGE_ACTION_NONE:
+		return 0;
 	default:
 		return run_hook(k, order, from, to, ret_status, err);
 	}

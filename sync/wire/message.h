@@ -247,6 +247,7 @@ enum message_action {
 	MESSAGE_ACTION_RUN = 1,     /* a command, once; the order's spec */
 	MESSAGE_ACTION_RESTART = 2, /* the order's program */
 	MESSAGE_ACTION_SIGNAL = 3,  /* likewise */
+	MESSAGE_ACTION_NONE = 4,    /* the client does something, if a changed path matches */
 };
 
 struct message_order {

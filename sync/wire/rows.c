@@ -279,7 +279,7 @@ int message_decode_order(const void *payload, size_t len, struct message_order *
 	m.spec = get_text(&c);
 	m.signal = inlay_cursor_u8(&c);
 	m.patterns = get_text(&c);
-	c.failed |= m.action < MESSAGE_ACTION_RUN || m.action > MESSAGE_ACTION_SIGNAL;
+	c.failed |= m.action < MESSAGE_ACTION_RUN || m.action > MESSAGE_ACTION_NONE;
 	DECODED(c, "order", m, ret, err);
 }
 

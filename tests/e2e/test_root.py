@@ -388,3 +388,46 @@ def test_from_a_recipe_to_a_process_on_a_host(remote, root, sshd, runc):
         assert len(r.containers) == 1
     finally:
         r.end()
+
+
+def test_a_change_that_rebuilds_the_image(inlay, root, runc):
+    """While `up` runs: a path that matches builds the image anew, which comes to the host; the program runs in it."""
+    if not shutil.which("buildah"):
+        pytest.skip("needs buildah")
+    r = Robot(inlay, root)
+    recipe = r.dir / "images/robot"
+    write(recipe / "rootfs.tar", images.rootfs())
+    write(recipe / "Containerfile", "FROM scratch\nADD rootfs.tar /\nENV PATH=/bin\n")
+    r.project(f"run: {json.dumps(LOOP)}\nreload: [{{match: package.xml, rebuild-base: true}}]", image="{build: images/robot}")
+    up = inlay.start("up", "--json", "--trust", cwd=r.dir)
+    seen, ends = [], []
+    try:
+        def read_until(**wanted):
+            for line in up.stdout:
+                seen.append(json.loads(line))
+                if all(seen[-1].get(k) == v for k, v in wanted.items()):
+                    return seen[-1]
+            raise AssertionError(seen)
+
+        read_until(event="ready")
+        r.wait_for_line("in one")
+        write(recipe / "rootfs.tar", images.rootfs("two"))
+        # What does not match leaves the image alone.
+        write(r.dir / "nav/hello", "changed\n")
+        read_until(event="done")
+        assert not [e for e in seen if e["event"] == "hook-begin"]
+        write(r.dir / "nav/package.xml", "<package/>\n")
+        ends.append(read_until(event="hook-end", step="reload 1"))
+        r.wait_for_line("in two")
+        assert r.sh("cat /etc/marker hello").out == "two\nchanged\n"
+        # A recipe that does not build is told, and the old image goes on.
+        write(recipe / "Containerfile", "FROM scratch\nRUN no\n")
+        write(r.dir / "nav/package.xml", "<package>\n")
+        ends.append(read_until(event="hook-end", step="reload 1"))
+        assert "building the image did not go well" in read_until(event="failed")["text"]
+        assert [e["ok"] for e in ends] == [True, False]
+        assert r.sh("cat /etc/marker").out == "two\n"
+    finally:
+        up.terminate()
+        up.wait()
+        r.end()
