@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "delta/basis.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
@@ -13,6 +17,8 @@
 
 #define YOUNG "basis"
 #define OLD   "basis.old"
+
+#define BLOCKS "blocks"
 
 int basis_configured(uint64_t *ret, struct inlay_error *err)
 {
@@ -34,6 +40,7 @@ void basis_init(struct basis *b, int dir, uint64_t cap)
 void basis_fini(struct basis *b)
 {
 	inlay_store_put_abort(b->put);
+	blocks_maker_fini(&b->making);
 	inlay_store_close(b->young);
 	inlay_store_close(b->old);
 	(void)pthread_mutex_destroy(&b->lock);
@@ -145,7 +152,10 @@ void basis_put(struct basis *b, const void *bytes, size_t len)
 void basis_put_begin(struct basis *b, uint64_t size)
 {
 	scope_lock(&b->lock);
-	if (too_large(b, size) || !ready(b))
+	b->makes = b->cap > 0 && too_large(b, size);
+	if (b->makes)
+		blocks_begin(&b->making, size);
+	if (b->makes || !ready(b))
 		return;
 	int r = inlay_store_put_begin(b->young, size, &b->put, NULL);
 	if (r == -EDQUOT && rotate(b))
@@ -167,12 +177,91 @@ static void end_put(struct basis *b, bool keep)
 void basis_put_bytes(struct basis *b, const void *bytes, size_t len)
 {
 	scope_lock(&b->lock);
+	if (b->makes)
+		blocks_feed(&b->making, bytes, len);
 	if (b->put && inlay_store_put_write(b->put, bytes, len, NULL) < 0)
 		end_put(b, false);
 }
 
-void basis_put_end(struct basis *b, bool keep)
+/* The one that was written first goes. */
+static void drop_oldest(int dir)
+{
+	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	struct timespec oldest = {0};
+	char name[256] = "";
+	struct dirent *e;
+	unsigned count = 0;
+	struct stat st;
+
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.' || fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		bool older =
+			st.st_mtim.tv_sec < oldest.tv_sec ||
+			(st.st_mtim.tv_sec == oldest.tv_sec && st.st_mtim.tv_nsec < oldest.tv_nsec);
+		if (count++ == 0 || older) {
+			oldest = st.st_mtim;
+			(void)snprintf(name, sizeof name, "%s", e->d_name);
+		}
+	}
+	if (count > BASIS_BLOCKS_FILES)
+		(void)unlinkat(dir, name, 0);
+	if (d)
+		(void)closedir(d);
+	else
+		inlay_cleanup_close(&copy);
+}
+
+static void keep_blocks(struct basis *b, const struct inlay_digest *id)
+{
+	auto_close int dir = -1;
+	auto_buf struct inlay_buf bytes = {0};
+	char hex[INLAY_DIGEST_HEX];
+
+	if (blocks_encode(&b->making, id, &bytes, NULL) < 0 ||
+	    (mkdirat(b->dir, BLOCKS, 0700) < 0 && errno != EEXIST))
+		return;
+	dir = openat(b->dir, BLOCKS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	inlay_digest_hex(id, hex);
+	if (dir >= 0 && inlay_replace_file(dir, hex, bytes.data, bytes.len, 0600, 0, NULL) == 0)
+		drop_oldest(dir);
+}
+
+void basis_put_end(struct basis *b, const struct inlay_digest *id)
 {
 	scope_lock(&b->lock);
-	end_put(b, keep);
+	end_put(b, id);
+	if (b->makes && id)
+		keep_blocks(b, id);
+	blocks_maker_fini(&b->making);
+	b->makes = false;
+}
+
+/* ---- sums of blocks ---- */
+
+static void blocks_path(const struct inlay_digest *id, char *ret, size_t size)
+{
+	char hex[INLAY_DIGEST_HEX];
+
+	inlay_digest_hex(id, hex);
+	(void)snprintf(ret, size, BLOCKS "/%s", hex);
+}
+
+bool basis_has_blocks(struct basis *b, const struct inlay_digest *id)
+{
+	char path[sizeof BLOCKS + INLAY_DIGEST_HEX];
+
+	blocks_path(id, path, sizeof path);
+	return b->cap > 0 && faccessat(b->dir, path, R_OK, 0) == 0;
+}
+
+bool basis_get_blocks(struct basis *b, const struct inlay_digest *id, struct blocks *ret)
+{
+	char path[sizeof BLOCKS + INLAY_DIGEST_HEX];
+	auto_buf struct inlay_buf bytes = {0};
+
+	blocks_path(id, path, sizeof path);
+	return b->cap > 0 && inlay_read_file(b->dir, path, BLOCKS_BYTES_MAX, &bytes, NULL) == 0 &&
+	       blocks_decode(bytes.data, bytes.len, id, ret, NULL) == 0;
 }

@@ -11,6 +11,9 @@
  * the older one is put again into the younger, and an edit puts the file's new content anyway, so what
  * goes is what was not touched for the longest time.
  *
+ * Of a content that is too large for that only the sums of its blocks are kept (delta/blocks.h), in a file of its own
+ * below `blocks`, named by its id; of the latest BASIS_BLOCKS_FILES of them.
+ *
  * All of it can be lost at any moment, so nothing here waits for a disk, and no failure is one of the
  * caller: what cannot be kept is not there. One process, which holds the lock of the source; any of its
  * threads, but contents in pieces come one at a time.
@@ -20,6 +23,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "delta/blocks.h"
 #include "inlay/bytes.h"
 #include "inlay/digest.h"
 #include "inlay/store.h"
@@ -29,6 +33,7 @@
 enum {
 	/* A larger content is not kept: together with its successor it would exceed INLAY_DELTA_MAX. */
 	BASIS_OBJECT_MAX = 64 << 20,
+	BASIS_BLOCKS_FILES = 32,
 };
 
 struct basis {
@@ -38,6 +43,8 @@ struct basis {
 	struct inlay_store *young, *old; /* NULL: not opened yet, or not there */
 	bool opened, failed;
 	struct inlay_store_put *put; /* of a content in pieces */
+	struct blocks_maker making;  /* likewise, of a larger one */
+	bool makes;
 };
 
 /* $INLAY_BASIS_SIZE ("500M"; 0 = keep nothing), or BASIS_DEFAULT_BYTES. */
@@ -52,9 +59,13 @@ bool basis_has(struct basis *b, const struct inlay_digest *id);
 bool basis_get(struct basis *b, const struct inlay_digest *id, struct inlay_buf *to);
 
 void basis_put(struct basis *b, const void *bytes, size_t len);
-/* In pieces; end with keep = false forgets it. */
+/* In pieces; its id comes with its end, NULL forgets it. */
 void basis_put_begin(struct basis *b, uint64_t size);
 void basis_put_bytes(struct basis *b, const void *bytes, size_t len);
-void basis_put_end(struct basis *b, bool keep);
+void basis_put_end(struct basis *b, const struct inlay_digest *id);
+
+/* The sums of a content's blocks; false when they are not there. */
+bool basis_has_blocks(struct basis *b, const struct inlay_digest *id);
+bool basis_get_blocks(struct basis *b, const struct inlay_digest *id, struct blocks *ret);
 
 #endif

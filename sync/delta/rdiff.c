@@ -334,13 +334,32 @@ static void put_be(struct inlay_buf *b, uint64_t v, int bytes)
 		inlay_buf_u8(b, (uint8_t)(v >> 8 * bytes));
 }
 
-static void put_copy(struct inlay_buf *b, uint64_t from, uint64_t len)
+void rdiff_put_begin(struct inlay_buf *b)
+{
+	put_be(b, RS_DELTA_MAGIC, 4);
+}
+
+void rdiff_put_copy(struct inlay_buf *b, uint64_t from, uint64_t len)
 {
 	if (len == 0)
 		return;
 	inlay_buf_u8(b, OP_COPY_N8_N8);
 	put_be(b, from, 8);
 	put_be(b, len, 8);
+}
+
+void rdiff_put_literal(struct inlay_buf *b, const void *bytes, size_t len)
+{
+	if (len == 0)
+		return;
+	inlay_buf_u8(b, OP_LITERAL_N4);
+	put_be(b, len, 4);
+	inlay_buf_add(b, bytes, len);
+}
+
+void rdiff_put_end(struct inlay_buf *b)
+{
+	inlay_buf_u8(b, OP_END);
 }
 
 bool rdiff_trim(const void *old_bytes, size_t old_len, const void *new_bytes, size_t new_len,
@@ -354,14 +373,10 @@ bool rdiff_trim(const void *old_bytes, size_t old_len, const void *new_bytes, si
 
 	if (place > TRIM_MAX || place > new_len / TRIM_PART)
 		return false;
-	put_be(ret_delta, RS_DELTA_MAGIC, 4);
-	put_copy(ret_delta, 0, head);
-	if (place > 0) {
-		inlay_buf_u8(ret_delta, OP_LITERAL_N4);
-		put_be(ret_delta, place, 4);
-		inlay_buf_add(ret_delta, now + head, place);
-	}
-	put_copy(ret_delta, old_len - tail, tail);
-	inlay_buf_u8(ret_delta, OP_END);
+	rdiff_put_begin(ret_delta);
+	rdiff_put_copy(ret_delta, 0, head);
+	rdiff_put_literal(ret_delta, now + head, place);
+	rdiff_put_copy(ret_delta, old_len - tail, tail);
+	rdiff_put_end(ret_delta);
 	return true;
 }

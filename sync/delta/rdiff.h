@@ -40,7 +40,13 @@ int rdiff_patch_feed(struct rdiff_patch *p, const void *bytes, size_t len, struc
 int rdiff_patch_end(struct rdiff_patch *p, struct inlay_error *err) inlay_must_check;
 void rdiff_patch_free(struct rdiff_patch *p); /* accepts NULL */
 
-/* ---- where both are ---- */
+/* ---- where both are known ---- */
+
+/* A delta, written by hand: begin, copies and literals in the order of the new content, end. */
+void rdiff_put_begin(struct inlay_buf *b);
+void rdiff_put_copy(struct inlay_buf *b, uint64_t from, uint64_t len);
+void rdiff_put_literal(struct inlay_buf *b, const void *bytes, size_t len);
+void rdiff_put_end(struct inlay_buf *b);
 
 /* Where two contents are the same but for one place: a delta of a copy, that place, and a copy, at the price of
  * a comparison. False when the place is not small against the whole, or there is not much to gain. */

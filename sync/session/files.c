@@ -5,8 +5,8 @@
  *     small   as a difference to its old content, which both sides have; many share one zstd frame that
  *             has all their old contents as its prefix
  *     large   the same, in a frame of its own; when it changed in one place only, as a patch that is cheap
- *     patch   by librsync, where the target alone has the old content, or both are too large to be
- *             held in memory: its signature is asked for
+ *     blocks  too large to be held in memory: as a patch, from sums of the old content's blocks
+ *     patch   by librsync, where the target alone has anything of the old content: its signature is asked for
  *     whole   in the solid stream
  */
 #include "session/session.h"
@@ -29,7 +29,7 @@ enum {
 		3, /* with tables that know the whole prefix; 9 finds hardly more and takes twice as long */
 };
 
-enum way { WAY_DONE, WAY_SMALL, WAY_LARGE, WAY_PATCH, WAY_WHOLE };
+enum way { WAY_DONE, WAY_SMALL, WAY_LARGE, WAY_BLOCKS, WAY_PATCH, WAY_WHOLE };
 
 struct files {
 	struct session *p;
@@ -56,6 +56,8 @@ static enum way way_of(struct session *p, const struct plan_file *f)
 		return WAY_WHOLE;
 	if (both <= INLAY_DELTA_MAX && basis_has(&p->source->basis, &f->basis))
 		return both <= SMALL_BYTES ? WAY_SMALL : WAY_LARGE;
+	if (basis_has_blocks(&p->source->basis, &f->basis))
+		return WAY_BLOCKS;
 	return f->size >= PATCH_MIN && f->basis_size >= PATCH_MIN ? WAY_PATCH : WAY_WHOLE;
 }
 
@@ -66,6 +68,19 @@ bool session_needs_signatures(struct session *p)
 		    way_of(p, &p->plan.files[i]) == WAY_PATCH)
 			return true;
 	return false;
+}
+
+/* Behind each file that was to be sent: one that is another by now is named. */
+static int done(struct files *fs, size_t i, int r)
+{
+	const struct plan_file *f = &fs->p->plan.files[i];
+
+	if (r == SOURCE_AGAIN) {
+		inlay_buf_clear(&fs->p->moved_path);
+		inlay_buf_add(&fs->p->moved_path, plan_path(&fs->p->plan, f), f->path_len);
+	}
+	session_file_done(fs->p, f->size);
+	return r;
 }
 
 /* Positive: SOURCE_AGAIN. */
@@ -79,12 +94,7 @@ static int send_one(struct files *fs, size_t i, struct inlay_error *err)
 	/* Another file with the same content may have come first. */
 	if (!sender_has(&fs->p->sender, &f->id))
 		r = source_read_path(fs->p->source, plan_path(plan, f), &f->id, &fs->consumer, err);
-	if (r == SOURCE_AGAIN) {
-		inlay_buf_clear(&fs->p->moved_path);
-		inlay_buf_add(&fs->p->moved_path, plan_path(plan, f), f->path_len);
-	}
-	session_file_done(fs->p, f->size);
-	return r;
+	return done(fs, i, r);
 }
 
 /* Adds the file's old content to the prefix; false when it cannot be had after all. */
@@ -245,11 +255,28 @@ static int send_large(struct files *fs, size_t i, struct inlay_error *err)
 	if (r == 0 && now.right)
 		r = send_difference(fs, i, &now.bytes, err);
 	inlay_buf_fini(&now.bytes);
-	session_file_done(fs->p, f->size);
-	return r;
+	return done(fs, i, r);
 }
 
 /* ---- patches ---- */
+
+/* Positive: SOURCE_AGAIN. */
+static int send_blocks(struct files *fs, size_t i, struct inlay_error *err)
+{
+	const struct plan_file *f = &fs->p->plan.files[i];
+	struct blocks blocks;
+
+	/* Another file with the same content may have come first. */
+	if (sender_has(&fs->p->sender, &f->id))
+		return 0;
+	if (!basis_get_blocks(&fs->p->source->basis, &f->basis, &blocks)) {
+		fs->ways[i] = WAY_WHOLE;
+		return 0;
+	}
+	int r = patches_send_blocks(&fs->p->sender, &fs->p->plan, f, &blocks, err);
+	blocks_fini(&blocks);
+	return done(fs, i, r);
+}
 
 /* A signature for each of some files, then what differs. */
 static int send_patches(struct files *fs, size_t *at, struct inlay_error *err)
@@ -276,8 +303,8 @@ static int send_patches(struct files *fs, size_t *at, struct inlay_error *err)
 					 err);
 		inlay_buf_fini(&signatures[i]);
 		fs->ways[which[i]] = sent ? WAY_DONE : WAY_WHOLE;
-		if (sent)
-			session_file_done(fs->p, files[i]->size);
+		if (sent || r == SOURCE_AGAIN)
+			r = done(fs, which[i], r);
 	}
 	for (size_t i = 0; i < count; i++)
 		inlay_buf_fini(&signatures[i]);
@@ -320,6 +347,9 @@ static int send_all(struct files *fs, struct inlay_error *err)
 	for (size_t i = 0; r == 0 && i < count; i++)
 		if (fs->ways[i] == WAY_LARGE)
 			r = send_large(fs, i, err);
+	for (size_t i = 0; r == 0 && i < count; i++)
+		if (fs->ways[i] == WAY_BLOCKS)
+			r = send_blocks(fs, i, err);
 	for (size_t at = 0; r == 0 && at < count;)
 		r = send_patches(fs, &at, err);
 	return r == 0 ? send_whole(fs, err) : r;

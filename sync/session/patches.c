@@ -59,7 +59,8 @@ int patches_ask(struct client *c, const struct plan_file *const *files, size_t c
 struct patching {
 	struct sender *s;
 	const struct plan_file *file;
-	struct rdiff_delta *delta;
+	struct rdiff_delta *delta;   /* from a signature, */
+	struct blocks_delta *blocks; /* or from sums of our own */
 };
 
 static int write_delta(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
@@ -80,13 +81,14 @@ static int on_bytes(void *ctx, const void *bytes, size_t len, struct inlay_error
 {
 	struct patching *p = ctx;
 
-	return rdiff_delta_feed(p->delta, bytes, len, err);
+	return p->blocks ? blocks_delta_feed(p->blocks, bytes, len, err)
+			 : rdiff_delta_feed(p->delta, bytes, len, err);
 }
 
 static int on_end(void *ctx, const struct inlay_digest *id, struct inlay_error *err)
 {
 	struct patching *p = ctx;
-	int r = rdiff_delta_end(p->delta, err);
+	int r = p->blocks ? blocks_delta_end(p->blocks, err) : rdiff_delta_end(p->delta, err);
 
 	if (r == 0)
 		r = objects_out_patch_end(&p->s->out, id, err);
@@ -105,12 +107,22 @@ static int on_whole(void *ctx, const void *bytes, size_t len, const struct inlay
 	return r == 0 ? on_end(ctx, id, err) : r;
 }
 
+/* Positive: SOURCE_AGAIN. */
+static int make_patch(struct patching *p, const struct plan *plan, struct inlay_error *err)
+{
+	struct source_consumer c = {
+		.whole = on_whole, .begin = on_begin, .bytes = on_bytes, .end = on_end, .ctx = p};
+	int r = sender_patches(p->s, p->file->size, err);
+
+	return r == 0 ? source_read_path(p->s->source, plan_path(plan, p->file), &p->file->id, &c,
+					 err)
+		      : r;
+}
+
 int patches_send(struct sender *s, const struct plan *plan, const struct plan_file *file,
 		 const struct inlay_buf *signature, bool *ret_sent, struct inlay_error *err)
 {
 	struct patching p = {.s = s, .file = file};
-	struct source_consumer c = {
-		.whole = on_whole, .begin = on_begin, .bytes = on_bytes, .end = on_end, .ctx = &p};
 	int r = rdiff_delta_new(signature->data, signature->len, file->basis_size, write_delta, &p,
 				&p.delta, err);
 
@@ -119,10 +131,20 @@ int patches_send(struct sender *s, const struct plan *plan, const struct plan_fi
 	if (r == -EPROTO)
 		return 0;
 	if (r == 0)
-		r = sender_patches(s, file->size, err);
-	if (r == 0)
-		r = source_read_path(s->source, plan_path(plan, file), &file->id, &c, err);
+		r = make_patch(&p, plan, err);
 	*ret_sent = r == 0;
 	rdiff_delta_free(p.delta);
+	return r;
+}
+
+int patches_send_blocks(struct sender *s, const struct plan *plan, const struct plan_file *file,
+			const struct blocks *blocks, struct inlay_error *err)
+{
+	struct patching p = {.s = s, .file = file};
+	int r = blocks_delta_new(blocks, write_delta, &p, &p.blocks, err);
+
+	if (r == 0)
+		r = make_patch(&p, plan, err);
+	blocks_delta_free(p.blocks);
 	return r;
 }

@@ -4,6 +4,7 @@
 
 /* The sender's side of librsync: signatures of old contents from the target, patches to it. */
 
+#include "delta/blocks.h"
 #include "session/client.h"
 #include "session/plan.h"
 #include "session/sender.h"
@@ -17,5 +18,9 @@ int patches_ask(struct client *c, const struct plan_file *const *files, size_t c
 int patches_send(struct sender *s, const struct plan *plan, const struct plan_file *file,
 		 const struct inlay_buf *signature, bool *ret_sent, struct inlay_error *err)
 	inlay_must_check;
+
+/* The same from sums that we kept ourselves: nothing is asked. Positive: SOURCE_AGAIN. */
+int patches_send_blocks(struct sender *s, const struct plan *plan, const struct plan_file *file,
+			const struct blocks *blocks, struct inlay_error *err) inlay_must_check;
 
 #endif

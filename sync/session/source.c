@@ -325,7 +325,7 @@ static int read_pieces(int fd, uint64_t size, const struct source_consumer *c, s
 	}
 	inlay_hasher_end(&h, ret);
 	if (basis)
-		basis_put_end(basis, r == 0 && !*ret_torn);
+		basis_put_end(basis, r == 0 && !*ret_torn ? ret : NULL);
 	return r;
 }
 

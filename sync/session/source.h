@@ -10,6 +10,7 @@
  *     sources/<id>/snapshot   the stat cache (scan.h)
  *     sources/<id>/store/     the trees of what was sent: what a target has is known from them
  *     sources/<id>/basis/, basis.old/   contents of files, for deltas (delta/basis.h)
+ *     sources/<id>/blocks/    sums of those that are too large for that (delta/blocks.h)
  *     targets/<id>            what a target of this folder acknowledged last
  *
  * All of it can be lost without harm: then the next sync asks the target what it has.

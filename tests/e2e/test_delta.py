@@ -126,17 +126,47 @@ def test_the_sender_lost_the_old_content(inlay, src, synced, loss):
     assert tree(synced) == tree(src)
 
 
-def test_both_too_large_for_memory(inlay, src, root):
-    """Old and new content together above 128 MiB."""
+@pytest.mark.parametrize("loss", ["nothing", "sums", "damaged sums", "none kept"])
+def test_both_too_large_for_memory(inlay, src, root, loss):
+    """Old and new content together above 128 MiB: the sums that were kept tell what moved, or the target's signature."""
+    if loss == "none kept":
+        inlay.env["INLAY_BASIS_SIZE"] = "0"
     data = noise(66 * MIB)
     write(src / "huge", data)
     inlay.sync(src, root / "dst")
+    kept = list(inlay.state.glob("dev/sources/*/blocks/*"))
+    assert len(kept) == (loss != "none kept")
+    if loss == "sums":
+        kept[0].unlink()
+    elif loss == "damaged sums":
+        sums = bytearray(kept[0].read_bytes())
+        sums[100] ^= 1
+        kept[0].write_bytes(sums)
+    for at in (40, 3) if loss == "nothing" else (40,):
+        data = edited(data, at * MIB)
+        write(src / "huge", data)
+        r = inlay.sync(src, root / "dst")
+        # damaged ones are found only when they are read; then it goes whole
+        assert sent(r) == ({"whole": 1} if loss == "damaged sums" else {"patch": 1})
+        if loss == "nothing":
+            assert r["sent_bytes"] < 20_000 and r["received_bytes"] < 1000
+        elif loss != "damaged sums":
+            assert r["sent_bytes"] < 100_000 and r["received_bytes"] < 400_000
+        assert (root / "dst/huge").read_bytes() == data
+
+
+def test_a_large_file_that_the_target_lost(inlay, src, root):
+    """It is patched by sums of what is not there any more: asked for, and sent whole."""
+    data = noise(66 * MIB)
+    write(src / "huge", data)
+    inlay.sync(src, root / "dst")
+    for f in (inlay.state / "host/store/loose").rglob("*"):
+        if f.is_file() and f.stat().st_size > MIB:
+            f.unlink()
     data = edited(data, 40 * MIB)
     write(src / "huge", data)
     r = inlay.sync(src, root / "dst")
-    assert sent(r) == {"patch": 1}
-    assert r["sent_bytes"] < 100_000 and r["received_bytes"] < 400_000
-    assert (root / "dst/huge").read_bytes() == data
+    assert r["sent_bytes"] > 60 * MIB and (root / "dst/huge").read_bytes() == data
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Differences from a peer. The first byte says which kind the rest is: librsync's delta (0), librsync's
- * signature (1), a zstd frame against an old content (2).
+ * signature (1), a zstd frame against an old content (2), sums of our own from the disk, which get the checksum that
+ * belongs to them (3).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 
 #include <zstd.h>
 
+#include "delta/blocks.h"
 #include "delta/rdiff.h"
 #include "inlay/limits.h"
 #include "wire/objects.h"
@@ -153,6 +155,27 @@ static void prefixed(const uint8_t *data, size_t size)
 	objects_in_free(in);
 }
 
+static void blocks(const uint8_t *data, size_t size)
+{
+	struct inlay_digest id = {{1}};
+	struct inlay_buf bytes = {0};
+	struct blocks_delta *d;
+	struct blocks b;
+
+	inlay_buf_add(&bytes, data, size);
+	inlay_buf_u64(&bytes, inlay_xxh3(data, size));
+	int r = blocks_decode(bytes.data, bytes.len, &id, &b, NULL);
+	inlay_buf_fini(&bytes);
+	if (r < 0)
+		return;
+	if (blocks_delta_new(&b, take, NULL, &d, NULL) == 0) {
+		if (blocks_delta_feed(d, old, OLD_BYTES, NULL) == 0)
+			(void)!blocks_delta_end(d, NULL);
+		blocks_delta_free(d);
+	}
+	blocks_fini(&b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size < 1 || size > 1 << 16)
@@ -171,6 +194,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 2:
 		prefixed(data + 1, size - 1);
+		break;
+	case 3:
+		blocks(data + 1, size - 1);
 		break;
 	}
 	return 0;

@@ -58,10 +58,10 @@ static void contents_come_back_also_later(void **state)
 	basis_put_begin(&b, sizeof buf);
 	basis_put_bytes(&b, buf, 40000);
 	basis_put_bytes(&b, buf + 40000, sizeof buf - 40000);
-	basis_put_end(&b, true);
+	basis_put_end(&b, &large);
 	basis_put_begin(&b, 7);
 	basis_put_bytes(&b, "dropped", 7);
-	basis_put_end(&b, false);
+	basis_put_end(&b, NULL);
 	struct inlay_digest dropped;
 	inlay_digest_of("dropped", 7, &dropped);
 	basis_fini(&b);
@@ -118,7 +118,7 @@ static void what_is_too_large_is_not_kept(void **state)
 	assert_false(basis_has(&b, &id));
 	basis_put_begin(&b, BASIS_OBJECT_MAX + 1);
 	basis_put_bytes(&b, buf, sizeof buf);
-	basis_put_end(&b, true);
+	basis_put_end(&b, &id);
 	basis_fini(&b);
 	/* a cap of nothing makes nothing */
 	basis_init(&b, dir, 0);
