@@ -86,7 +86,7 @@ def main():
         inlay("down", cwd=project)
         until(lambda: not subprocess.run(["grep", "-q", str(inlay.state), "/proc/self/mountinfo"]).returncode == 0)
     print("load", *os.getloadavg())
-    table.show(budgets={row: f"{BUDGET}" for row in work})
+    table.show(base="bare directory", budgets={row: f"{BUDGET}" for row in work})
 
 
 sys.exit(main())

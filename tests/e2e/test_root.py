@@ -30,10 +30,23 @@ def gone(pid):
     return True
 
 
-@pytest.fixture
-def runc():
+@pytest.fixture(scope="session")
+def runc(tmp_path_factory):
+    """Containers can be run here: not every machine lets us, whatever is installed."""
     if os.geteuid() != 0 or not shutil.which("runc") or not images.BUSYBOX.exists():
         pytest.skip("needs root, runc and busybox-static")
+    bundle = tmp_path_factory.mktemp("bundle")
+    for name in ("bin", "proc"):
+        (bundle / "rootfs" / name).mkdir(parents=True)
+    shutil.copy(images.BUSYBOX, bundle / "rootfs/bin/true")
+    (bundle / "config.json").write_text(json.dumps({
+        "ociVersion": "1.0.2", "root": {"path": "rootfs"},
+        "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/bin/true"], "env": []},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}}))
+    r = subprocess.run(["runc", "run", "--bundle", bundle, f"inlay-probe-{os.getpid()}"], capture_output=True, text=True)
+    if r.returncode != 0:
+        pytest.skip(f"runc runs nothing here: {r.stderr.strip()[-200:]}")
 
 
 class Robot:
@@ -247,6 +260,14 @@ def test_devices(robot):
     robot.project(f"user: root\nrun: {json.dumps(script.replace('&& echo', '|| echo not'))}")
     robot.up()
     robot.wait_for_line("not opened")
+
+
+def test_a_hook_that_hangs_takes_its_container_along(robot):
+    robot.image()
+    robot.project("build: {run: 'trap \"\" TERM; echo begun; sleep 3333; sleep 3333', timeout: 300ms}")
+    assert "begun" in robot.up(code=1).out
+    until(lambda: robot.containers == [])
+    assert list((robot.inlay.state / "host/ws").glob("*/once/*")) == []
 
 
 def test_what_is_refused(robot):
