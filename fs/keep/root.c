@@ -531,6 +531,16 @@ static int set_root(struct inlay_workspace *ws, const struct inlay_container_spe
 	return each_root(ws, retire, true, err);
 }
 
+int inlay_workspace_clear_root(struct inlay_workspace *ws, struct inlay_error *err)
+{
+	scope_lock(&ws->change);
+	if (renameat(ws->dir_fd, INLAY_CONTAINER_NOW, ws->dir_fd, INLAY_CONTAINER_BEFORE) < 0)
+		return errno == ENOENT ? 0 : inlay_error_sys(err, -errno, "forget the root");
+	host_log(ws->host, "%s: runs in no image from now on", ws->state.path);
+	workspace_restart_programs(ws, "it has no root any more");
+	return each_root(ws, retire, true, err);
+}
+
 int inlay_workspace_set_root(struct inlay_workspace *ws, const void *bytes, size_t len,
 			     struct inlay_error *err)
 {

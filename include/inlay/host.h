@@ -207,6 +207,9 @@ int inlay_workspace_set_policy(struct inlay_workspace *ws, const struct inlay_mo
  * that run are started anew in there. Harmless when it does already. -ENOENT: the image is not here. */
 int inlay_workspace_set_root(struct inlay_workspace *ws, const void *spec, size_t len,
 			     struct inlay_error *err) inlay_must_check;
+/* In none from now on; programs that run are started anew on the host itself. Harmless when it has none. */
+int inlay_workspace_clear_root(struct inlay_workspace *ws, struct inlay_error *err)
+	inlay_must_check;
 /* Back to the image it had before, and to how things ran in that. -ENOENT: there was none. */
 int inlay_workspace_rollback_root(struct inlay_workspace *ws, struct inlay_error *err)
 	inlay_must_check;

@@ -275,11 +275,21 @@ static int apply_rule(struct site *p, size_t i, uint64_t from, uint64_t to, uint
 	return r;
 }
 
+/* What it ran in by an earlier inlay.yaml; up_images gives the others theirs before anything is synced. */
+static int leave_root(struct site *p, struct inlay_error *err)
+{
+	struct message_request m = {.verb = MESSAGE_VERB_ROOT, .args = {1}};
+
+	return p->component->base ? 0 : ask(p, &m, NULL, NULL, err);
+}
+
 static int first_round(struct site *p, uint64_t to, struct inlay_error *err)
 {
 	bool done = false, kept = !p->component->run.head.at;
-	int r = build_and_bring(p, to, &done, err);
+	int r = leave_root(p, err);
 
+	if (r == 0)
+		r = build_and_bring(p, to, &done, err);
 	if (r == 0)
 		r = run_program(p, &kept, err);
 	/* A program that was just started has seen everything. */

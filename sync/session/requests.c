@@ -459,6 +459,8 @@ static int carry_out(struct serve *s, const struct message_request *m, struct in
 	case MESSAGE_VERB_RESET:
 		return serve_reset(s, m, err);
 	case MESSAGE_VERB_ROOT:
+		if (m->args[0] == 1)
+			return inlay_workspace_clear_root(s->ws, err);
 		return m->body.len
 			       ? inlay_workspace_set_root(s->ws, m->body.bytes, m->body.len, err)
 			       : inlay_workspace_rollback_root(s->ws, err);

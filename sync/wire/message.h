@@ -172,7 +172,8 @@ enum message_verb {
 	MESSAGE_VERB_IMAGE_PUSH,
 	MESSAGE_VERB_IMAGE_SPACE,  /* args: bytes and files that are going to be written */
 	MESSAGE_VERB_IMAGE_FINISH, /* row: struct message_image_done */
-	/* What the workspace runs in. body: an encoded spec (inlay/container.h), empty = that of before */
+	/* What the workspace runs in. body: an encoded spec (inlay/container.h), empty = that of before; arg 1: in
+	 * nothing */
 	MESSAGE_VERB_ROOT,
 };
 #define MESSAGE_HOOK_SINCE_SUCCESS UINT64_MAX

@@ -248,6 +248,22 @@ def test_another_image_and_back(robot):
     assert len(list((robot.inlay.state / "host/ws").glob("*/roots/*"))) == 2
 
 
+def test_without_an_image_again(robot):
+    robot.image()
+    robot.project(f"run: {json.dumps(LOOP)}")
+    robot.up()
+    robot.wait_for_line("up as 1000 in one")
+    robot.project("run: 'echo outside; exec sleep 3333'")
+    path = robot.dir / "inlay.yaml"
+    path.write_text(path.read_text().replace("image: robot\n", ""))
+    robot.up()
+    robot.wait_for_line("outside")
+    pid = robot.ps["nav"]["pid"]
+    assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid") and robot.containers == []
+    assert robot.sh("pwd; cat /etc/marker", code=1).out == f"{robot.ws}\n"
+    assert [p for p in mounts_below(robot.root)] == [os.fsencode(robot.ws)]
+
+
 def test_devices(robot):
     """/dev/fuse: one that a runtime gives nobody unless it is told to."""
     robot.image()
