@@ -179,10 +179,14 @@ static void tell_stats(const struct imagefan_host *h)
 	print_text(stdout, &b);
 }
 
-static void tell(const struct options *o, const struct imagefan_host *h)
+static void tell(void *ctx, const struct imagefan_host *h)
 {
+	struct options *o = ctx;
 	struct inlay_buf b = {0};
 
+	if (o->shown)
+		(void)fputs("\r\033[K", stderr);
+	o->shown = false;
 	if (o->common.json) {
 		tell_json(h);
 		return;
@@ -216,17 +220,15 @@ static void tell(const struct options *o, const struct imagefan_host *h)
 	print_text(stdout, &b);
 	if (o->stats && !h->there)
 		tell_stats(h);
+	(void)fflush(stdout);
 }
 
-static int tell_all(struct options *o)
+static int exit_code(const struct options *o)
 {
 	size_t failed = 0;
 	int code = INLAY_EXIT_OK;
 
-	if (o->shown)
-		(void)fputs("\r\033[K", stderr);
 	for (size_t i = 0; i < o->count; i++) {
-		tell(o, &o->hosts[i]);
 		if (o->hosts[i].result == 0)
 			continue;
 		failed++;
@@ -297,10 +299,11 @@ static int run(struct options *o, char **names)
 		o->fan.spool_fd = im.fd;
 		o->fan.images = list.items;
 		o->fan.image_count = list.count;
-		r = imagefan(&o->fan, o->hosts, o->count, o->progress ? on_progress : NULL, o,
-			     &err);
+		const struct imagefan_watch watch = {
+			.progress = o->progress ? on_progress : NULL, .ended = tell, .ctx = o};
+		r = imagefan(&o->fan, o->hosts, o->count, &watch, &err);
 	}
-	int code = r < 0 ? common_fail(&o->common, &err) : tell_all(o);
+	int code = r < 0 ? common_fail(&o->common, &err) : exit_code(o);
 	for (size_t i = 0; o->targets && i < o->count; i++)
 		target_fini(&o->targets[i]);
 	free(o->targets);

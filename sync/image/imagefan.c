@@ -18,7 +18,7 @@ struct runner {
 	struct imagefan_host *host;
 	int ended_fd; /* counts those that ended */
 	pthread_t thread;
-	bool started;
+	bool started, told;
 };
 
 static void *run(void *arg)
@@ -43,13 +43,25 @@ static void start(struct runner *r)
 	int failed = pthread_create(&r->thread, &attr, run, r);
 	(void)pthread_attr_destroy(&attr);
 	r->started = failed == 0;
-	if (failed)
-		r->host->result = inlay_error_sys(&r->host->err, -failed, "start a thread");
+	if (!failed)
+		return;
+	r->host->result = inlay_error_sys(&r->host->err, -failed, "start a thread");
+	r->host->phase = IMAGEFAN_ENDED;
+}
+
+/* One that hangs keeps nobody from hearing of the others. */
+static void tell_ended(struct runner *runners, size_t count, const struct imagefan_watch *watch)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (runners[i].told || runners[i].host->phase != IMAGEFAN_ENDED)
+			continue;
+		runners[i].told = true;
+		watch->ended(watch->ctx, runners[i].host);
+	}
 }
 
 int imagefan(const struct imagefan_options *o, struct imagefan_host *hosts, size_t count,
-	     void (*progress)(void *ctx, struct imagefan_host *hosts, size_t count), void *ctx,
-	     struct inlay_error *err)
+	     const struct imagefan_watch *watch, struct inlay_error *err)
 {
 	auto_free struct runner *runners = calloc(count, sizeof *runners);
 	auto_close int ended = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
@@ -68,12 +80,14 @@ int imagefan(const struct imagefan_options *o, struct imagefan_host *hosts, size
 	}
 	while (left > 0) {
 		struct pollfd p = {.fd = ended, .events = POLLIN};
-		if (poll(&p, 1, progress ? PROGRESS_MS : -1) > 0 &&
+		if (poll(&p, 1, watch->progress ? PROGRESS_MS : -1) > 0 &&
 		    read(ended, &one, sizeof one) == sizeof one)
 			left--;
-		if (progress)
-			progress(ctx, hosts, count);
+		tell_ended(runners, count, watch);
+		if (watch->progress && left > 0)
+			watch->progress(watch->ctx, hosts, count);
 	}
+	tell_ended(runners, count, watch);
 	for (size_t i = 0; i < count; i++)
 		if (runners[i].started)
 			(void)pthread_join(runners[i].thread, NULL);

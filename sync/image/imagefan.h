@@ -49,10 +49,16 @@ struct imagefan_host {
 	unsigned rounds;
 };
 
-/* Returns when all have ended; progress() is called some times a second meanwhile, and may be NULL. */
+struct imagefan_watch {
+	/* Some times a second; may be NULL. */
+	void (*progress)(void *ctx, struct imagefan_host *hosts, size_t count);
+	void (*ended)(void *ctx, const struct imagefan_host *host); /* as soon as one has */
+	void *ctx;
+};
+
+/* Returns when all have ended. */
 int imagefan(const struct imagefan_options *o, struct imagefan_host *hosts, size_t count,
-	     void (*progress)(void *ctx, struct imagefan_host *hosts, size_t count), void *ctx,
-	     struct inlay_error *err) inlay_must_check;
+	     const struct imagefan_watch *watch, struct inlay_error *err) inlay_must_check;
 
 /* imagehost.c: one host, from connecting to the end; h->result tells. */
 void imagehost_run(const struct imagefan_options *o, struct imagestreams *streams,

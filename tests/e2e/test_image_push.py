@@ -414,6 +414,23 @@ def test_many_hosts_at_once(root, remote, sshd, base):
 
 
 @needs_root
+def test_a_host_that_hangs_delays_no_other(root, remote, base):
+    bring(remote, root, base)
+    remote("image", "list", "--on", "testhost")
+    remote("image", "list", "--on", "local")
+    keeper = [p for p in pids_with(f"keep --state {root}/remote-home")][0]
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        p = remote.start("image", "push", "robot", "testhost", "local")
+        assert p.stdout.readline().startswith(b"local: robot")
+        assert p.poll() is None
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    out, err = p.communicate(timeout=60)
+    assert out.startswith(b"testhost: robot") and p.returncode == 0, (out, err)
+
+
+@needs_root
 def test_one_push_at_a_time(root, inlay, base):
     bring(inlay, root, base)
     push(inlay, "local")
