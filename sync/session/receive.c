@@ -274,16 +274,19 @@ static int build(struct serve *s, const struct inlay_digest *basis, struct objec
 	return r == INLAY_TREES_MISSING ? basis_gone(s, err) : r;
 }
 
-int serve_tree(void *ctx, const struct inlay_digest *basis, struct objects_op *ops, size_t count,
+int serve_tree(void *ctx, const uint64_t *basis, struct objects_op *ops, size_t count,
 	       struct inlay_tree_built *ret, struct inlay_error *err)
 {
 	struct serve *s = ctx;
+	struct inlay_digest id;
 	auto_free struct inlay_tree_op *tree_ops = calloc(count + 1, sizeof *tree_ops);
 	auto_free char **copies = calloc(count + 1, sizeof *copies);
 
 	if (!tree_ops || !copies)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
-	int r = build(s, basis, ops, tree_ops, copies, count, ret, err);
+	if (basis && inlay_store_find(s->store, *basis, &id) != 0)
+		return basis_gone(s, err);
+	int r = build(s, basis ? &id : NULL, ops, tree_ops, copies, count, ret, err);
 	for (size_t i = 0; i < count; i++)
 		free(copies[i]);
 	return r;

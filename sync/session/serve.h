@@ -55,7 +55,7 @@ int serve_failed(struct serve *s, enum message_reason reason, const struct inlay
 /* receive.c: one DATA payload. */
 int serve_data(struct serve *s, const struct frame *f, struct inlay_error *err) inlay_must_check;
 void serve_end_receiving(struct serve *s);
-int serve_tree(void *s, const struct inlay_digest *basis, struct objects_op *ops, size_t count,
+int serve_tree(void *s, const uint64_t *basis, struct objects_op *ops, size_t count,
 	       struct inlay_tree_built *ret, struct inlay_error *err) inlay_must_check;
 /* DATA builds on a content that is not here. */
 int serve_content_gone(struct serve *s, uint64_t prefix, struct inlay_error *err) inlay_must_check;

@@ -8,7 +8,7 @@
  *
  *     1 blob    varint size, bytes, then one byte: 0 keep, 1 drop (the file changed under the reader)
  *     2 tree    varint length of the rest, then a changed directory:
- *                 u8 has_basis, [32 bytes: id of the directory that the ops change]
+ *                 u8 has_basis, [8 bytes: how the id of the directory begins that the ops change]
  *                 varint count, then the ops in the order of their names' bytes:
  *                   u8 flags: bits 0-1 kind (0 remove, 1 file, 2 directory, 3 symlink),
  *                             2 content, 3 mtime, 4 mode as in the basis, 5 more follows
@@ -156,9 +156,9 @@ struct objects_sink {
 			   const struct inlay_digest *id, uint64_t size, struct inlay_error *err);
 	int (*patch_bytes)(void *ctx, const void *bytes, size_t len, struct inlay_error *err);
 	int (*patch_end)(void *ctx, bool keep, struct inlay_error *err);
-	/* the ops are in the order of their names' bytes, names differ */
-	int (*tree)(void *ctx, const struct inlay_digest *basis, struct objects_op *ops,
-		    size_t count, struct inlay_tree_built *ret, struct inlay_error *err);
+	/* basis: how its id begins, NULL = none; the ops are in the order of their names' bytes, names differ */
+	int (*tree)(void *ctx, const uint64_t *basis, struct objects_op *ops, size_t count,
+		    struct inlay_tree_built *ret, struct inlay_error *err);
 };
 
 struct objects_in;

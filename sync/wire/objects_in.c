@@ -307,15 +307,12 @@ static int take_tree(struct objects_in *in, struct inlay_error *err)
 {
 	struct inlay_cursor c = inlay_cursor_of(in->item.data, in->item.len);
 	struct running run = {0};
-	struct inlay_digest basis = {0};
+	uint64_t basis = 0;
 	struct inlay_tree_built built;
 
 	uint8_t has_basis = inlay_cursor_u8(&c);
-	if (has_basis == 1) {
-		const uint8_t *id = inlay_cursor_bytes(&c, INLAY_DIGEST_BYTES);
-		if (id)
-			memcpy(basis.b, id, INLAY_DIGEST_BYTES);
-	}
+	if (has_basis == 1)
+		basis = inlay_cursor_u64(&c);
 	uint64_t count = inlay_cursor_varint(&c);
 	/* The smallest op has 3 bytes: flags, length, one byte of a name. */
 	if (c.failed || has_basis > 1 || count > c.left / 3)

@@ -381,7 +381,7 @@ int objects_out_tree(struct objects_out *o, const struct inlay_digest *basis,
 	inlay_buf_clear(&o->item);
 	inlay_buf_u8(&o->item, basis ? 1 : 0);
 	if (basis)
-		inlay_buf_add(&o->item, basis->b, INLAY_DIGEST_BYTES);
+		inlay_buf_u64(&o->item, inlay_digest_prefix(basis));
 	inlay_buf_varint(&o->item, count);
 	for (size_t i = 0; i < count; i++)
 		put_op(o, &run, &ops[i]);

@@ -111,8 +111,8 @@ static int on_basis(void *ctx, uint64_t prefix, size_t max, struct inlay_buf *to
 	return 0;
 }
 
-static int on_tree(void *ctx, const struct inlay_digest *basis, struct objects_op *ops,
-		   size_t count, struct inlay_tree_built *ret, struct inlay_error *err)
+static int on_tree(void *ctx, const uint64_t *basis, struct objects_op *ops, size_t count,
+		   struct inlay_tree_built *ret, struct inlay_error *err)
 {
 	(void)ctx;
 	(void)basis;

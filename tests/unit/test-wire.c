@@ -322,8 +322,8 @@ static int on_end(void *ctx, bool keep, struct inlay_digest *ret, struct inlay_e
 	return 0;
 }
 
-static int on_tree(void *ctx, const struct inlay_digest *basis, struct objects_op *ops,
-		   size_t count, struct inlay_tree_built *ret, struct inlay_error *e)
+static int on_tree(void *ctx, const uint64_t *basis, struct objects_op *ops, size_t count,
+		   struct inlay_tree_built *ret, struct inlay_error *e)
 {
 	struct received *r = ctx;
 
