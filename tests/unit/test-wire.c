@@ -513,6 +513,7 @@ static void a_broken_stream_is_refused(void **state)
 		wire.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
 		objects_in_free(in);
 		inlay_buf_fini(&r.blob);
+		inlay_buf_fini(&r.patch);
 	}
 	assert_true(refused > 50);
 	inlay_buf_fini(&wire);
