@@ -145,11 +145,15 @@ void livestatus_pair(struct inlay_buf *b, const char *source, const char *target
 	inlay_buf_printf(b, "%s\n%s", source, target);
 }
 
+enum { ASKED_MAX = 256 }; /* at a time */
+
 struct all {
 	bool json;
 	struct pathset *told;
 	unsigned rows;
 	char source[CONTROL_TEXT_MAX];
+	int asked[ASKED_MAX]; /* watches whose answers are to come */
+	size_t asked_count;
 };
 
 static int on_packet(void *ctx, const struct control_packet *p, struct inlay_error *err)
@@ -170,14 +174,29 @@ static int on_packet(void *ctx, const struct control_packet *p, struct inlay_err
 	return 0;
 }
 
+static void hear_all(struct all *a)
+{
+	for (size_t i = 0; i < a->asked_count; i++) {
+		auto_close int own = a->asked[i];
+		/* One that ends just now is not there. */
+		(void)!control_hear(own, on_packet, a, NULL);
+	}
+	a->asked_count = 0;
+}
+
 static int on_watch(void *ctx, int fd, struct inlay_error *err)
 {
 	static const struct control_request request = {.verb = CONTROL_STATUS};
-	auto_close int own = fd;
+	struct all *a = ctx;
 
 	(void)err;
-	/* One that ends just now is not there. */
-	(void)!control_ask(own, &request, on_packet, ctx, NULL);
+	if (control_say(fd, &request, NULL) < 0) {
+		inlay_cleanup_close(&fd);
+		return 0;
+	}
+	a->asked[a->asked_count++] = fd;
+	if (a->asked_count == ASKED_MAX)
+		hear_all(a);
 	return 0;
 }
 
@@ -186,5 +205,6 @@ unsigned livestatus_all(const char *state, bool json, struct pathset *told)
 	struct all a = {.json = json, .told = told};
 
 	(void)!control_each(state, on_watch, &a, NULL);
+	hear_all(&a);
 	return a.rows;
 }

@@ -93,5 +93,10 @@ int control_each(const char *state, int (*fn)(void *ctx, int fd, struct inlay_er
 int control_ask(int fd, const struct control_request *m,
 		int (*packet)(void *ctx, const struct control_packet *p, struct inlay_error *err),
 		void *ctx, struct inlay_error *err) inlay_must_check;
+/* The two halves of control_ask: of many watches all are asked before any is listened to. */
+int control_say(int fd, const struct control_request *m, struct inlay_error *err) inlay_must_check;
+int control_hear(int fd,
+		 int (*packet)(void *ctx, const struct control_packet *p, struct inlay_error *err),
+		 void *ctx, struct inlay_error *err) inlay_must_check;
 
 #endif

@@ -232,22 +232,25 @@ int control_each(const char *state, int (*fn)(void *ctx, int fd, struct inlay_er
 	return r < 0 ? r : 0;
 }
 
-int control_ask(int fd, const struct control_request *m,
-		int (*packet)(void *ctx, const struct control_packet *p, struct inlay_error *err),
-		void *ctx, struct inlay_error *err)
+int control_say(int fd, const struct control_request *m, struct inlay_error *err)
+{
+	auto_buf struct inlay_buf b = {0};
+
+	control_encode_request(&b, m);
+	int r = inlay_buf_check(&b, err);
+	return r < 0 ? r : inlay_unix_send(fd, b.data, b.len, NULL, 0, err);
+}
+
+int control_hear(int fd,
+		 int (*packet)(void *ctx, const struct control_packet *p, struct inlay_error *err),
+		 void *ctx, struct inlay_error *err)
 {
 	auto_free uint8_t *bytes = malloc(CONTROL_PACKET_MAX);
 	auto_free struct control_packet *p = malloc(sizeof *p);
-	auto_buf struct inlay_buf b = {0};
 	int fds[INLAY_UNIX_FDS];
 	size_t n;
+	int r = bytes && p ? 0 : inlay_error_set(err, -ENOMEM, "out of memory");
 
-	if (!bytes || !p)
-		return inlay_error_set(err, -ENOMEM, "out of memory");
-	control_encode_request(&b, m);
-	int r = inlay_buf_check(&b, err);
-	if (r == 0)
-		r = inlay_unix_send(fd, b.data, b.len, NULL, 0, err);
 	while (r == 0) {
 		r = inlay_unix_recv(fd, bytes, CONTROL_PACKET_MAX, &n, fds, err);
 		for (size_t i = 0; r == 0 && i < INLAY_UNIX_FDS; i++)
@@ -267,4 +270,13 @@ int control_ask(int fd, const struct control_request *m,
 			    "%s", p->end.text);
 	(void)inlay_error_set_exit(err, (enum inlay_exit)p->end.exit_code);
 	return r;
+}
+
+int control_ask(int fd, const struct control_request *m,
+		int (*packet)(void *ctx, const struct control_packet *p, struct inlay_error *err),
+		void *ctx, struct inlay_error *err)
+{
+	int r = control_say(fd, m, err);
+
+	return r < 0 ? r : control_hear(fd, packet, ctx, err);
 }
