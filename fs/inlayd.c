@@ -3,6 +3,7 @@
  * inlayd: all that a target needs beside /dev/fuse.
  *
  *     serve   one for each ssh session: hands its connection to the keeper    keep/connect.c
+ *     trunk   the same for many sessions over one connection                  session/servetrunk.c
  *     keep    long-lived: the one writer of the store, the mounts             keep/keeper.c
  *     mount   one for each mount: answers the kernel                          mount/worker.c
  *     supervise  one for each program of a workspace                          run/supervise.c
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,7 @@ enum {
 
 static const char usage[] =
 	"usage: inlayd serve [--state DIR]       serve one session on standard input and output\n"
+	"       inlayd trunk [--state DIR]       the same for many sessions over one connection\n"
 	"       inlayd keep [--state DIR] [--ready-fd N] [--stay]\n"
 	"                                        keep the store and the mounts\n"
 	"       inlayd stop [--state DIR]        end the keeper; its mounts go on\n"
@@ -156,6 +159,21 @@ static int serve(const struct args *a)
 	struct inlay_error err = {0};
 
 	return report("serve", inlay_keep_connect(a->state, 0, 1, &err), &err);
+}
+
+static int hand_over(void *ctx, int fd, struct inlay_error *err)
+{
+	const struct args *a = ctx;
+
+	return inlay_keep_connect(a->state, fd, fd, err);
+}
+
+static int serve_trunk(struct args *a)
+{
+	struct inlay_error err = {0};
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	return report("trunk", inlay_serve_trunk(0, 1, hand_over, a, &err), &err);
 }
 
 static int keep(const struct args *a)
@@ -317,6 +335,8 @@ int main(int argc, char **argv)
 	int r = argc > 1 ? parse(argc - 1, argv + 1, &a) : INLAY_EXIT_USAGE;
 	if (r == 0 && strcmp(verb, "serve") == 0)
 		r = serve(&a);
+	else if (r == 0 && strcmp(verb, "trunk") == 0)
+		r = serve_trunk(&a);
 	else if (r == 0 && strcmp(verb, "keep") == 0)
 		r = keep(&a);
 	else if (r == 0 && strcmp(verb, "mount") == 0)

@@ -13,6 +13,7 @@
 
 #include "inlay/error.h"
 #include "session/client.h"
+#include "session/lines.h"
 
 struct command {
 	const char *name;
@@ -30,6 +31,7 @@ struct common {
 	const char *rsh;          /* -e, INLAY_SSH */
 	const char *transport;    /* --transport, INLAY_TRANSPORT */
 	enum transport_kind transport_kind;
+	const char *doors;  /* --doors */
 	unsigned hosts;     /* that this run is about; for the transport */
 	int64_t connect_ns; /* the time to reach a host; 0 = the default */
 	struct inlay_buf state_buf, host_state_buf;
@@ -42,14 +44,16 @@ enum common_option {
 	OPT_REMOTE_STATE,
 	OPT_TRANSPORT,
 	OPT_CONNECT_TIMEOUT, /* not for people: what a project says */
-	OPT_HOST_COUNT,      /* not for people: of how many hosts a sync of components is one */
-	OPT_FIRST_OWN,       /* commands number their long options from here */
+	OPT_DOORS, /* not for people: doors of lines to the hosts (session/lines.h), in the order of the targets */
+	OPT_HOST_COUNT, /* not for people: of how many hosts a sync of components is one */
+	OPT_FIRST_OWN,  /* commands number their long options from here */
 };
 #define COMMON_OPTIONS                                                                        \
 	{"json", no_argument, NULL, OPT_JSON}, {"state", required_argument, NULL, OPT_STATE}, \
 		{"remote-state", required_argument, NULL, OPT_REMOTE_STATE},                  \
 		{"transport", required_argument, NULL, OPT_TRANSPORT},                        \
 		{"host-count", required_argument, NULL, OPT_HOST_COUNT},                      \
+		{"doors", required_argument, NULL, OPT_DOORS},                                \
 		{"connect-timeout", required_argument, NULL, OPT_CONNECT_TIMEOUT},            \
 		{"rsh", required_argument, NULL, 'e'}, {"verbose", no_argument, NULL, 'v'},   \
 		{"quiet", no_argument, NULL, 'q'},                                            \
@@ -74,6 +78,10 @@ void common_fini(struct common *c);
 
 /* How to reach a target. Borrows from both. */
 struct transport_options common_transport(const struct common *c, const struct target *t);
+
+/* For the sessions of one run: those on one host share a connection. Behind the sessions, lines_end. */
+int common_lines(const struct common *c, struct lines *l, struct transport_options *const *o,
+		 size_t count, struct inlay_error *err) inlay_must_check;
 
 /* Prints the error, as text on standard error or as JSON, and gives the exit code. */
 int common_fail(const struct common *c, const struct inlay_error *err);

@@ -2,6 +2,7 @@
 #include "cmd/cmd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,9 @@ bool common_take(struct common *c, int option)
 		return true;
 	case OPT_CONNECT_TIMEOUT:
 		return inlay_parse_duration(optarg, &c->connect_ns, NULL) == 0;
+	case OPT_DOORS:
+		c->doors = optarg;
+		return true;
 	case OPT_TRANSPORT:
 		c->transport = optarg;
 		return true;
@@ -115,6 +119,24 @@ struct transport_options common_transport(const struct common *c, const struct t
 					  .cache = c->state,
 					  .note = note,
 					  .ctx = (void *)c};
+}
+
+int common_lines(const struct common *c, struct lines *l, struct transport_options *const *o,
+		 size_t count, struct inlay_error *err)
+{
+	const char *at = c->doors;
+
+	if (!at)
+		return lines_join_shared(l, o, count, err);
+	for (size_t i = 0; i < count; i++) {
+		char *end;
+		long fd = strtol(at, &end, 10);
+		at = *end == ',' ? end + 1 : end;
+		/* They are for sessions, not for what a session starts. */
+		if (fd > 2 && fd < INT_MAX && fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0)
+			o[i]->door = (int)fd;
+	}
+	return 0;
 }
 
 int common_fail(const struct common *c, const struct inlay_error *err)

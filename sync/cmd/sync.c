@@ -234,8 +234,11 @@ static int sync_with_source(struct options *o, struct source *s, const struct ta
 			    size_t count)
 {
 	auto_free struct fanout_host *hosts = calloc(count, sizeof *hosts);
+	auto_free struct transport_options **ways =
+		calloc(count, sizeof(struct transport_options *));
+	struct lines lines = {0};
 	struct inlay_error err = {0};
-	int r = hosts ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
+	int r = hosts && ways ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
 
 	o->told = (struct sync_told){.report = &o->report,
 				     .source = s,
@@ -244,12 +247,16 @@ static int sync_with_source(struct options *o, struct source *s, const struct ta
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		hosts[i].target = &targets[i];
 		hosts[i].transport = common_transport(&o->common, &targets[i]);
+		ways[i] = &hosts[i].transport;
 		r = pair_check_nesting(s->path, &targets[i], &err);
 	}
+	if (r == 0)
+		r = common_lines(&o->common, &lines, ways, count, &err);
 	if (r == 0)
 		r = count == 1 ? push_to_one(o, s, &hosts[0])
 			       : fanout_push(s, &o->push, o->bwlimit, hosts, count, sync_tell,
 					     &o->told, &err);
+	lines_end(&lines);
 	if (r < 0) {
 		progress_clear(&o->report.line);
 		return common_fail(&o->common, &err);

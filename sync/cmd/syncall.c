@@ -56,6 +56,7 @@ static int start(struct run *run, const struct config_component *c, struct one *
 	const struct sites *sites = &run->up.sites;
 	auto_free const char **argv = calloc(ARGS_MAX, sizeof *argv);
 	posix_spawn_file_actions_t actions;
+	auto_buf struct inlay_buf doors = {0};
 	char hosts[24];
 	size_t n = 0;
 	int out[2];
@@ -68,6 +69,9 @@ static int start(struct run *run, const struct config_component *c, struct one *
 	put(argv, &n, "--json");
 	put(argv, &n, "--host-count");
 	put(argv, &n, hosts);
+	sites_doors(sites, c, &doors);
+	put(argv, &n, "--doors");
+	put(argv, &n, inlay_buf_cstr(&doors));
 	if (c->gitignore == CONFIG_NO)
 		put(argv, &n, "--no-gitignore");
 	for (size_t i = 0; i < c->ignore.count; i++) {
@@ -88,6 +92,11 @@ static int start(struct run *run, const struct config_component *c, struct one *
 		return inlay_error_sys(err, -errno, "make a pipe");
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+	for (size_t i = 0; i < sites->count; i++)
+		if (sites->list[i].component == c && sites->list[i].transport.door)
+			(void)posix_spawn_file_actions_adddup2(&actions,
+							       sites->list[i].transport.door,
+							       sites->list[i].transport.door);
 	*one = (struct one){.component = c, .fd = out[0]};
 	int r = posix_spawn(&one->pid, "/proc/self/exe", &actions, NULL, (char **)argv, environ);
 	(void)posix_spawn_file_actions_destroy(&actions);
@@ -274,11 +283,25 @@ static struct transport_options reach(void *ctx, const struct target *t)
 	return common_transport(ctx, t);
 }
 
+static int join_lines(struct run *run, struct lines *lines, struct inlay_error *err)
+{
+	struct sites *sites = &run->up.sites;
+	auto_free struct transport_options **ways =
+		calloc(sites->count + 1, sizeof(struct transport_options *));
+
+	if (!ways)
+		return inlay_error_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < sites->count; i++)
+		ways[i] = &sites->list[i].transport;
+	return lines_join_shared(lines, ways, sites->count, err);
+}
+
 int syncall(const struct syncall *s)
 {
 	__attribute__((cleanup(inlay_cleanup_config_set_fini))) struct config_set set = {0};
 	auto_free struct run *run = calloc(1, sizeof *run);
 	struct inlay_error err = {0};
+	struct lines lines = {0};
 	struct up_options uo = {.set = &set,
 				.components =
 					*s->components ? (const char *const *)s->components : NULL,
@@ -300,7 +323,10 @@ int syncall(const struct syncall *s)
 	if (r == 0 && !told)
 		r = inlay_error_set(&err, -ENOMEM, "out of memory");
 	if (r == 0)
+		r = join_lines(run, &lines, &err);
+	if (r == 0)
 		r = run_all(run, &err);
+	lines_end(&lines);
 	up_fini(&run->up);
 	if (r < 0)
 		return common_fail(s->common, &err);

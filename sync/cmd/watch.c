@@ -406,9 +406,12 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 {
 	auto_free struct target *targets = calloc(count, sizeof *targets);
 	auto_free struct peer_options *peers = calloc(count, sizeof *peers);
+	auto_free struct transport_options **ways =
+		calloc(count, sizeof(struct transport_options *));
+	struct lines lines = {0};
 	struct inlay_error err = {0};
 	struct source s;
-	int r = targets && peers ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
+	int r = targets && peers && ways ? 0 : inlay_error_set(&err, -ENOMEM, "out of memory");
 
 	patterns_use(&o->patterns, &o->scan.ignore);
 	o->push.config = setup_finish(&o->setup);
@@ -416,17 +419,21 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 		r = target_parse(dst[i], &targets[i], &err);
 		o->common.hosts += r == 0 && targets[i].host;
 	}
-	for (size_t i = 0; r == 0 && i < count; i++)
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		ways[i] = &peers[i].transport;
 		peers[i] = (struct peer_options){.target = &targets[i],
 						 .transport =
 							 common_transport(&o->common, &targets[i]),
 						 .push = o->push,
 						 .bwlimit = o->bwlimit};
+	}
 	o->live.targets = peers;
 	o->live.target_count = count;
 	o->live.force = o->push.force;
 	if (r == 0 && o->detach)
 		r = background_begin(&o->background, &err);
+	if (r == 0)
+		r = common_lines(&o->common, &lines, ways, count, &err);
 	const struct source_options so = {.state = o->common.state, .scan = o->scan};
 	if (r == 0) {
 		r = source_open(&s, src, &so, &err);
@@ -435,6 +442,7 @@ static int run(struct options *o, const char *src, char **dst, size_t count)
 			source_close(&s);
 		}
 	}
+	lines_end(&lines);
 	int code = r != 0 ? fail(o, &err) : (int)o->stopped;
 	if (o->stopped)
 		background_report(&o->background, o->stopped, o->stopped_text);

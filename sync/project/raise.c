@@ -20,6 +20,7 @@
 #include "inlay/cleanup.h"
 #include "inlay/io.h"
 #include "project/orders.h"
+#include "session/lines.h"
 
 enum {
 	ARGS_MAX = 4096,
@@ -197,7 +198,7 @@ static void add_duration(struct args *a, const char *name, int64_t ns)
 
 /* `before_fd` has the order of what runs before a change set is shown; -1 = nothing. */
 static void child_args(const struct up *up, const struct config_component *c, int before_fd,
-		       struct args *a)
+		       const char *doors, struct args *a)
 {
 	const struct config *project = up->o->set->config;
 
@@ -223,6 +224,7 @@ static void child_args(const struct up *up, const struct config_component *c, in
 	add_duration(a, "--connect-timeout", c->timeouts.connect_ns);
 	if (project->bwlimit)
 		add_number(a, "--bwlimit", (project->bwlimit + 1023) / 1024, "k");
+	add_option(a, "--doors", doors);
 	if (before_fd >= 0) {
 		add_number(a, "--before-fd", (uint64_t)before_fd, "");
 		add_duration(a, "--before-time",
@@ -264,6 +266,7 @@ static int start_child(const struct up *up, const struct config_component *c, st
 {
 	auto_free struct args *a = calloc(1, sizeof *a);
 	auto_close int before_fd = -1;
+	auto_buf struct inlay_buf doors = {0};
 	int out[2];
 	pid_t self = getpid();
 	int r = a ? before_file(up, c, &before_fd, err)
@@ -271,7 +274,8 @@ static int start_child(const struct up *up, const struct config_component *c, st
 
 	if (r < 0)
 		return r;
-	child_args(up, c, before_fd, a);
+	sites_doors(&up->sites, c, &doors);
+	child_args(up, c, before_fd, inlay_buf_cstr(&doors), a);
 	if (a->count + 1 >= ARGS_MAX)
 		return inlay_error_set(err, -E2BIG, "'%s' has too many hosts or patterns",
 				       c->head.name);
@@ -287,6 +291,9 @@ static int start_child(const struct up *up, const struct config_component *c, st
 		(void)dup2(out[1], 1);
 		if (before_fd >= 0)
 			(void)fcntl(before_fd, F_SETFD, 0);
+		for (size_t i = 0; i < up->sites.count; i++)
+			if (up->sites.list[i].component == c && up->sites.list[i].transport.door)
+				(void)fcntl(up->sites.list[i].transport.door, F_SETFD, 0);
 		if (getppid() == self)
 			(void)execv("/proc/self/exe", (char **)a->list);
 		_exit(127);
@@ -542,6 +549,7 @@ int up_run(struct up *up, size_t *ret_failed, struct inlay_error *err)
 	auto_close int signal_fd = -1;
 	auto_close int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	struct run run = {.up = up, .children = children, .wake_fd = wake_fd};
+	struct lines lines = {0};
 
 	if (!children || wake_fd < 0)
 		return inlay_error_set(err, -ENOMEM, "out of memory");
@@ -550,7 +558,10 @@ int up_run(struct up *up, size_t *ret_failed, struct inlay_error *err)
 	up->sites.tell = on_site;
 	up->sites.settled = on_settled;
 	up->sites.ctx = &run;
-	/* Before any thread: a child is made by fork. */
+	/* Before any thread: lines and children are made by fork. A site has a session for its change sets and one
+	 * for its hooks. */
+	for (size_t i = 0; r == 0 && i < up->sites.count; i++)
+		r = lines_join(&lines, &up->sites.list[i].transport, err);
 	if (r == 0)
 		r = start_children(&run, err);
 	bool threads = r == 0;
@@ -561,6 +572,7 @@ int up_run(struct up *up, size_t *ret_failed, struct inlay_error *err)
 	if (threads)
 		sites_stop(&up->sites);
 	end_children(&run);
+	lines_end(&lines);
 	if (r == 0)
 		(void)all_settled(up, ret_failed);
 	if (r == 0 && run.failed.code) {

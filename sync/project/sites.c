@@ -531,3 +531,10 @@ unsigned sites_host_count(const struct sites *s)
 	}
 	return n;
 }
+
+void sites_doors(const struct sites *s, const struct config_component *c, struct inlay_buf *b)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->list[i].component == c)
+			inlay_buf_printf(b, b->len ? ",%d" : "%d", s->list[i].transport.door);
+}

@@ -113,4 +113,7 @@ void site_fini(struct site *p);
 /* Hosts that are reached over a network, each counted once: what the choice of a transport goes by. */
 unsigned sites_host_count(const struct sites *s);
 
+/* "7,0,9": the doors of a component's sites, in their order; 0 = none. A child that gets them inherits them. */
+void sites_doors(const struct sites *s, const struct config_component *c, struct inlay_buf *b);
+
 #endif

@@ -167,6 +167,7 @@ int client_open(struct client *c, const struct transport_options *o, uint64_t bw
 		c->transport = (struct transport){.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1};
 		return r;
 	}
+	c->opened = true;
 	r = conn_init(&c->conn, c->transport.rfd, c->transport.wfd, err);
 	c->transport.rfd = c->transport.wfd = -1;
 	c->conn.bwlimit = bwlimit;
@@ -180,16 +181,18 @@ void client_kill(struct client *c)
 {
 	if (c->transport.pid > 0)
 		(void)kill(c->transport.pid, SIGTERM);
+	else if (c->opened)
+		transport_doubt(&c->options);
 }
 
 void client_close(struct client *c)
 {
 	gate_leave(&c->gate);
-	if (c->transport.pid <= 0)
+	if (!c->opened)
 		return;
 	conn_fini(&c->conn);
 	transport_close(&c->transport, NULL);
-	c->greeted = false;
+	c->greeted = c->opened = false;
 }
 
 int client_send(struct client *c, enum message_type type, const struct inlay_buf *b,
@@ -211,7 +214,7 @@ static int ended(struct client *c, struct inlay_error *err)
 	auto_buf struct inlay_buf noise = c->conn.noise;
 	char machine[32];
 
-	if (c->greeted) {
+	if (c->greeted || c->options.door) {
 		int r = inlay_error_set(err, -ECONNRESET, "%s: the connection was lost",
 					host_name(c));
 		(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
@@ -257,13 +260,16 @@ int client_hear_failed(struct client *c, const struct frame *f, struct inlay_err
 
 	if (r < 0)
 		return r;
-	if (c->options.host)
+	bool line = c->failed.reason == MESSAGE_REASON_LINE && c->options.door;
+	if (c->options.host && !line)
 		inlay_buf_printf(&text, "%s: ", c->options.host);
 	inlay_buf_add(&text, c->failed.text.bytes, c->failed.text.len);
 	(void)inlay_error_set(err, c->failed.code, "%s", inlay_buf_cstr(&text));
 	(void)inlay_error_set_exit(err, c->failed.exit_code <= INLAY_EXIT_TIMEOUT
 						? (enum inlay_exit)c->failed.exit_code
 						: INLAY_EXIT_FAILURE);
+	if (line)
+		return err && err->code ? err->code : -ECONNRESET;
 	return CLIENT_FAILED;
 }
 

@@ -34,6 +34,7 @@ struct client {
 	struct transport transport;
 	struct conn conn;
 	struct gate_pass gate; /* until it is greeted */
+	bool opened;
 	bool greeted;
 	char program[64], machine[32]; /* the peer's */
 	uint32_t uid;

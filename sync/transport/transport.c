@@ -198,6 +198,34 @@ static int host_args(const struct transport_options *o, const struct inlay_buf *
 	return 0;
 }
 
+/* ---- over a line that others share ---- */
+
+void transport_doubt(const struct transport_options *o)
+{
+	if (o->door)
+		(void)!inlay_unix_send(o->door, "?", 1, NULL, 0, NULL);
+}
+
+/* False: whoever held the line is gone. */
+static bool open_at_door(const struct transport_options *o, struct transport *ret)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return false;
+	bool sent = inlay_unix_send(o->door, "+", 1, &pair[1], 1, NULL) == 0;
+	(void)close(pair[1]);
+	if (!sent)
+		(void)close(pair[0]);
+	else
+		*ret = (struct transport){.rfd = pair[0],
+					  .wfd = pair[0],
+					  .pid = -1,
+					  .stderr_fd = -1,
+					  .kind = TRANSPORT_OPENSSH};
+	return sent;
+}
+
 int transport_open(const struct transport_options *o, struct transport *ret,
 		   struct inlay_error *err)
 {
@@ -208,13 +236,15 @@ int transport_open(const struct transport_options *o, struct transport *ret,
 		.rfd = -1, .wfd = -1, .pid = -1, .stderr_fd = -1, .kind = TRANSPORT_LOCAL};
 	int pair[2], r;
 
+	if (o->host && o->door && open_at_door(o, ret))
+		return 0;
 	if (o->host && o->kind == TRANSPORT_LOCAL) {
 		r = inlay_error_set(err, -EINVAL, "%s is a host: '--transport local' is for paths",
 				    o->host);
 		(void)inlay_error_set_exit(err, INLAY_EXIT_USAGE);
 	} else if (o->host) {
-		r = agent_command(o, "serve", "echo \"" NO_AGENT_TEXT "$(uname -m)\"", &command,
-				  err);
+		r = agent_command(o, o->trunk ? "trunk" : "serve",
+				  "echo \"" NO_AGENT_TEXT "$(uname -m)\"", &command, err);
 		(void)inlay_buf_cstr(&command);
 		if (r == 0)
 			r = host_args(o, &command, false, &a, &extra, &t.kind, err);

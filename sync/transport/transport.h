@@ -42,7 +42,9 @@ struct transport_options {
 	const char *remote_state; /* the same on the host */
 	const char *agents; /* directory with the inlayd binaries; NULL = beside the program */
 	const char *cache;  /* directory where digests of binaries are remembered */
-	int stop_fd;        /* once it is readable nothing is waited for any more; 0 = none */
+	int door;    /* of the line to the host that others share (session/lines.h); 0 = none */
+	bool trunk;  /* what is opened is to carry several sessions */
+	int stop_fd; /* once it is readable nothing is waited for any more; 0 = none */
 	void (*note)(void *ctx, const char *text); /* "installing inlayd on ..."; may be NULL */
 	void *ctx;
 };
@@ -54,7 +56,10 @@ struct transport {
 	enum transport_kind kind; /* never AUTO */
 };
 
-/* Starts the child; nothing is waited for. -ENOENT: no ssh, no inlayd. */
+/* A line to that host that was doubted: whoever holds it looks whether it is alive. */
+void transport_doubt(const struct transport_options *o);
+
+/* Starts the child, or asks for a session at the door; nothing is waited for. -ENOENT: no ssh, no inlayd. */
 int transport_open(const struct transport_options *o, struct transport *ret,
 		   struct inlay_error *err) inlay_must_check;
 /* Ends the child (its input is closed first; it is killed when it does not go) and waits for it. *ret_status

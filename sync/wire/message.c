@@ -30,6 +30,25 @@ int message_decode_hello(const void *payload, size_t len, struct message_hello *
 	DECODED(c, "HELLO", m, ret, err);
 }
 
+void message_encode_channel(struct inlay_buf *b, const struct message_channel *m)
+{
+	inlay_buf_varint(b, m->id);
+	inlay_buf_varint(b, m->count);
+	put_text(b, m->bytes);
+}
+
+int message_decode_channel(const void *payload, size_t len, struct message_channel *ret,
+			   struct inlay_error *err)
+{
+	struct inlay_cursor c = inlay_cursor_of(payload, len);
+	struct message_channel m;
+
+	m.id = inlay_cursor_varint(&c);
+	m.count = inlay_cursor_varint(&c);
+	m.bytes = get_text(&c);
+	DECODED(c, "CHANNEL", m, ret, err);
+}
+
 void message_encode_open(struct inlay_buf *b, const struct message_open *m)
 {
 	inlay_buf_u8(b, m->flags);

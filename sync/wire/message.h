@@ -34,6 +34,11 @@ enum message_type {
 	MESSAGE_HAVE = 5, /* eight-byte prefixes of ids: which are there? */
 	MESSAGE_REQUEST = 6,
 	MESSAGE_PING = 9, /* are you there? */
+	/* over a trunk, instead of all others (trunk.h) */
+	MESSAGE_CHANNEL = 10, /* client -> server: a new channel */
+	MESSAGE_CARRY = 11,   /* bytes of it */
+	MESSAGE_CREDIT = 12,  /* so many more may come */
+	MESSAGE_HUNG_UP = 13, /* it ended at this side */
 	/* server -> client */
 	MESSAGE_OPENED = 16,
 	MESSAGE_HAS = 17,  /* a bit for each prefix of a HAVE */
@@ -338,7 +343,15 @@ enum message_reason {
 	MESSAGE_REASON_BASIS =
 		3,               /* DATA builds on what is not there: begin anew, without a basis */
 	MESSAGE_REASON_HOOK = 4, /* COMMIT: `before` did not go well */
+	MESSAGE_REASON_LINE = 6, /* never from a host: the shared connection could not be made */
 	MESSAGE_REASON_ROBBED = 5, /* another client took the lock with OPEN_STEAL */
+};
+
+/* CHANNEL and HUNG_UP tell the id alone. */
+struct message_channel {
+	uint64_t id;
+	uint64_t count;            /* CREDIT */
+	struct message_text bytes; /* CARRY */
 };
 
 /*
@@ -350,6 +363,7 @@ enum message_reason {
 				  struct inlay_error *err) inlay_must_check
 
 MESSAGE_CODEC(hello);
+MESSAGE_CODEC(channel);
 MESSAGE_CODEC(open);
 MESSAGE_CODEC(opened);
 MESSAGE_CODEC(commit);

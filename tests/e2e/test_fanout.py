@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Inlay, Sshd, free_port, pids_with, tree, until, write
 from fleet import Fleet, Near
+from test_project import Up
 from test_watch import Watch
 
 pytestmark = pytest.mark.usefixtures("fuse")
@@ -331,7 +332,7 @@ def test_forty_hosts_of_which_some_fail(inlay, near, ill, src):
     begun = time.monotonic()
     came = {}
     try:
-        p = inlay.start("sync", "--json", "--connect-timeout", "3s", src, *targets)
+        p = inlay.start("sync", "--json", "--connect-timeout", "6s", src, *targets)
         for line in p.stdout:
             row = json.loads(line)
             came[row["target"].split(":")[0]] = (row, time.monotonic() - begun)
@@ -386,3 +387,121 @@ def test_many_hosts_go_over_libssh2(root, src):
         assert ways == [way] * len(names)
         assert w.end() == 0
     fleet.end()
+
+
+# ---- one connection for a host ----
+
+
+def connections(near, root):
+    """How often each host was connected to, from now on."""
+    near.before(f"echo $2 >> {root}/connected")
+    return lambda: (root / "connected").read_text().split() if (root / "connected").exists() else []
+
+
+def test_targets_on_one_host_share_its_connection(inlay, near, root, src):
+    for i in range(10):
+        write(src / f"f{i}", f"{i}\n" * 100)
+    inlay.sync(src, "n1:first")                     # inlayd is there
+    made = connections(near, root)
+    w = Watch(inlay, src, "n1:a", "n1:b", "n1:c", "n2:a")
+    w.names = []
+    for t in ("n1:a", "n1:b", "n1:c", "n2:a"):
+        until(lambda t=t: any(e["event"] == "visible" and e["target"] == t for e in w.seen) or w.visible(), 30)
+    assert sorted(made()) == ["n1", "n2", "n2"]     # n2: once for inlayd
+    for i in range(5):
+        write(src / "f3", f"edit {i}\n")
+        w.flush(src)
+        for n in "abc":
+            assert (near.home("n1") / n / "f3").read_text() == f"edit {i}\n"
+    write(src / "large", noise(12 << 20, 3))
+    w.flush(src)
+    assert all(tree(near.home("n1") / n) == tree(src) for n in "abc")
+    # It breaks for all of them, and is made anew once.
+    before = len(made())
+    for pid in pids_with(f"{near.homes}/n1/"):
+        if b" trunk" in open(f"/proc/{pid}/cmdline", "rb").read().replace(b"\0", b" "):
+            os.kill(pid, signal.SIGKILL)
+    write(src / "f3", "after\n")
+    w.flush(src)
+    assert all((near.home("n1") / n / "f3").read_text() == "after\n" for n in "abc")
+    assert len(made()) == before + 1
+    assert w.end() == 0
+    r = inlay("sync", "--json", src, "n1:a", "n1:b", "n1:c")
+    assert len(made()) == before + 2 and not any(row["changed"] for row in r.rows)
+
+
+def test_components_on_one_host_share_its_connection(inlay, near, root):
+    where = root / "project"
+    write(where / "inlay.yaml", "version: 1\nhosts: [n1]\ncomponents:\n" + "".join(
+        f"  c{i}: {{source: c{i}, target: ws/c{i}, after: 'echo done {i}'}}\n" for i in range(4)))
+    for i in range(4):
+        write(where / f"c{i}/f", f"{i}\n")
+    made = connections(near, root)
+    r = inlay("sync", "--json", cwd=where)
+    assert [row["exit"] for row in r.rows] == [0] * 4
+    # The first one finds no inlayd, brings it, and comes again.
+    assert made() == ["n1"] * 3
+    up = Up(inlay, where, "--trust")
+    up.wait(event="ready", timeout=60)
+    assert made() == ["n1"] * 4
+    write(where / "c2/f", "edited\n")
+    up.wait(event="visible", component="c2", generation=2)
+    assert (near.home("n1") / "ws/c2/f").read_text() == "edited\n"
+    assert up.end()[0] == 0
+    assert made() == ["n1"] * 4
+
+
+def test_a_shared_connection_that_fails(inlay, near, root, src):
+    """Each of its sessions says why, as if it had tried alone."""
+    write(src / "f", "x\n")
+    near.before('[ "$2" = gone ] && { echo "no route to $2" >&2; exit 255; }\n[ "$2" = hangs ] && exec sleep 1000')
+    r = inlay("sync", "--json", src, "gone:a", "gone:b", "n1:a", "n1:b", code=3)
+    rows = {row["target"]: row for row in r.rows}
+    for t in ("gone:a", "gone:b"):
+        assert rows[t]["error"]["exit"] == 5
+        assert rows[t]["error"]["text"] == "cannot connect to gone: no route to gone"
+    assert tree(near.home("n1") / "b") == tree(src)
+    r = inlay("sync", "--connect-timeout", "1s", src, "hangs:a", "hangs:b", code=124)
+    assert r.err.count("did not answer") == 2, r.err
+
+
+def test_a_session_that_does_not_read_stops_no_other(inlay, near, root, src):
+    """Nor one that is slow: here by a limit of its bandwidth, which is that of each session."""
+    write(src / "large", noise(1 << 20, 1))
+    other = root / "other"
+    write(other / "f", "x\n")
+    write(root / "inlay.yaml", "version: 1\nhosts: [n1]\nbwlimit: 250k\ncomponents:\n"
+          f"  big: {{source: {src}, target: ws/big}}\n  small: {{source: {other}, target: ws/small}}\n")
+    up = Up(inlay, root)
+    try:
+        up.wait(event="visible", component="small", timeout=60)
+        for i in range(3):
+            write(other / "f", f"{i}\n")
+            up.wait(event="visible", component="small", generation=i + 2)
+        assert not any(e.get("component") == "big" and e["event"] == "visible" for e in up.events)
+        up.wait(event="visible", component="big", timeout=60)
+        assert tree(near.home("n1") / "ws/big") == tree(src)
+    finally:
+        up.end()
+
+
+@pytest.mark.parametrize("way", ["openssh", "libssh2"])
+def test_a_line_over_each_transport(root, src, way):
+    fleet = Fleet(root, 1)
+    inlay = Inlay(root, {"INLAY_SSH": fleet.ssh, "INLAY_TRANSPORT": way})
+    write(src / "f", noise(1 << 20, 1))
+    w = Watch(inlay, src, "h1:a", "h1:b")
+    w.visible(timeout=60)
+    w.flush(src)
+    line, = children(w.process.pid)
+    carrier, = children(line)
+    assert ("_ssh2" in open(f"/proc/{carrier}/cmdline").read()) == (way == "libssh2")
+    write(src / "g", noise(5 << 20, 2))
+    w.flush(src)
+    os.kill(carrier, signal.SIGKILL)
+    write(src / "f", "after\n")
+    w.flush(src)
+    assert tree(fleet.home("h1") / "a") == tree(fleet.home("h1") / "b") == tree(src)
+    assert w.end() == 0
+    fleet.end()
+    assert not os.path.exists(f"/proc/{line}")

@@ -22,6 +22,7 @@ static void decode_all(const struct frame *f)
 
 	DECODE(hello);
 	DECODE(open);
+	DECODE(channel);
 	DECODE(opened);
 	DECODE(commit);
 	DECODE(visible);
