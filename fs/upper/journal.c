@@ -330,6 +330,8 @@ int upper_sync_begin(struct upper *u, int *ret_fd, uint64_t *ret_seq, struct inl
 {
 	*ret_fd = -1;
 	*ret_seq = u->seq;
+	if (u->broken)
+		return inlay_error_set(err, -EIO, "the upper's journal cannot be written");
 	{
 		scope_lock(&u->lock);
 		if (u->synced_seq >= u->seq)
@@ -348,7 +350,8 @@ void upper_synced(struct upper *u, uint64_t seq)
 
 bool upper_make_space(struct upper *u)
 {
-	if (!upper_has_dead(u) || upper_sync_ahead(u, NULL) < 0 || fdatasync(u->journal_fd) < 0)
+	if (u->broken || !upper_has_dead(u) || upper_sync_ahead(u, NULL) < 0 ||
+	    fdatasync(u->journal_fd) < 0)
 		return false;
 	upper_synced(u, u->seq);
 	return upper_reap(u);
@@ -439,7 +442,8 @@ int upper_rewrite(struct upper *u)
 	u->end = u->room = d.at;
 	u->seq = d.seq;
 	u->shown_due = false;
-	upper_synced(u, u->seq);
+	if (!u->broken)
+		upper_synced(u, u->seq);
 	return 0;
 }
 
