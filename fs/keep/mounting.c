@@ -166,9 +166,13 @@ static int ask_show(struct inlay_workspace *ws, const struct inlay_generation *g
 		    struct inlay_error *err)
 {
 	struct worker_msg m = {.type = WORKER_SHOW, .gen = *gen};
-	struct worker_msg durable = {.type = WORKER_DURABLE, .gen = {.number = ws->state.durable}};
+	struct worker_msg durable = {.type = WORKER_DURABLE};
 
 	int r = link_ask(ws->link, &m, NULL, show_timeout_ns, err);
+	{
+		scope_lock(&ws->lock);
+		durable.gen.number = ws->state.durable;
+	}
 	return r < 0 ? r : link_tell(ws->link, &durable, err);
 }
 

@@ -65,7 +65,7 @@ int changing_image(struct changing *c, uint32_t slot, struct upper_node *ret,
 		ret->own_attr = un->own_attr;
 		ret->exact_time = un->exact_time;
 		ret->has_file = un->has_file;
-		ret->size = un->size;
+		ret->size = un->has_file ? 0 : un->size;
 		ret->id = un->id;
 		ret->target = un->target;
 	} else if (S_ISDIR(n->mode)) {

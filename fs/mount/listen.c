@@ -212,10 +212,15 @@ static void send_stats(struct worker *w, struct worker_msg *m)
 	struct view_usage u;
 
 	view_usage(w->view, &u);
-	m->stats = w->stats;
-	m->stats.nodes = u.nodes;
-	m->stats.dents = u.dents;
-	m->stats.table_bytes = u.table_bytes;
+	m->stats = (struct worker_stats){.requests = worker_counted(&w->stats.requests),
+					 .reads = worker_counted(&w->stats.reads),
+					 .read_bytes = worker_counted(&w->stats.read_bytes),
+					 .nodes = u.nodes,
+					 .dents = u.dents,
+					 .table_bytes = u.table_bytes,
+					 .errors = worker_counted(&w->stats.errors),
+					 .switches = worker_counted(&w->stats.switches),
+					 .notes = worker_counted(&w->stats.notes)};
 	(void)send_msg(w, m, NULL, 0);
 }
 

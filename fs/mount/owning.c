@@ -164,6 +164,7 @@ static void own_file(struct view *v, uint32_t slot, struct upper_node *un, struc
 	struct node *n = table_node(v->table, slot);
 
 	n->id = (struct inlay_digest){{0}};
+	un->has_file = true;
 	upper_touched(v->upper, un);
 	*ret = (struct view_content){.own = un, .file = un->n, .has_file = true};
 }
@@ -213,6 +214,8 @@ static int own(struct view *v, uint64_t number, uint64_t keep, struct view_conte
 		return r;
 	un->from = UPPER_OWN;
 	own_file(v, slot, un, ret);
+	if (object && named && keep == 0)
+		upper_put_ahead(v->upper, un->n);
 	return 0;
 }
 

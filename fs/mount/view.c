@@ -94,7 +94,7 @@ static void fill_upper(const struct view *v, const struct node *n, struct upper_
 	bool base = upper_is_merged(un) && !inlay_digest_is_zero(&n->id);
 	int64_t least = base && !un->exact_time ? n->mtime_ns : INT64_MIN;
 
-	if (un->has_file && !un->whole)
+	if (un->has_file)
 		upper_stat(v->upper, un);
 	/* The sizes and times of data files have a lock of their own, since looking at them sets them. */
 	scope_lock(&v->upper->lock);
@@ -473,12 +473,11 @@ int view_content(struct view *v, uint64_t number, struct view_content *ret, stru
 	if (!S_ISREG(n->mode))
 		return inlay_error_set(err, S_ISDIR(n->mode) ? -EISDIR : -EINVAL, "not a file");
 	struct upper_node *un = view_upper(v, slot);
-	*ret = (struct view_content){.id = un ? un->id : n->id, .size = un ? un->size : n->size};
-	if (un && un->from == UPPER_OWN) {
-		ret->own = un;
-		ret->file = un->n;
-		ret->has_file = un->has_file;
-	}
+	if (un && un->from == UPPER_OWN)
+		*ret = (struct view_content){.own = un, .file = un->n, .has_file = un->has_file};
+	else
+		*ret = (struct view_content){.id = un ? un->id : n->id,
+					     .size = un ? un->size : n->size};
 	return 0;
 }
 

@@ -53,11 +53,10 @@ static void write_status(void *ctx, struct inlay_buf *b)
 			 "orphans written: %llu\n"
 			 "journal bytes: %llu\n"
 			 "journal damages: %llu\n",
-			 (int)getpid(), (unsigned long long)w->stats.requests,
-			 (unsigned long long)w->stats.reads,
-			 (unsigned long long)w->stats.read_bytes,
-			 (unsigned long long)w->stats.errors, (unsigned long long)w->stats.switches,
-			 (unsigned long long)w->stats.notes, (unsigned long long)u.nodes,
+			 (int)getpid(), worker_counted(&w->stats.requests),
+			 worker_counted(&w->stats.reads), worker_counted(&w->stats.read_bytes),
+			 worker_counted(&w->stats.errors), worker_counted(&w->stats.switches),
+			 worker_counted(&w->stats.notes), (unsigned long long)u.nodes,
 			 (unsigned long long)u.table_bytes, policy_name(w->policy),
 			 (unsigned long long)u.upper_names, (unsigned long long)u.orphans,
 			 (unsigned long long)u.journal_bytes, (unsigned long long)u.upper_damaged);

@@ -53,6 +53,11 @@ static inline void worker_count(uint64_t *counter, uint64_t n)
 	(void)__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
+static inline unsigned long long worker_counted(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 /* The table of operations, for fuse_session_new; their userdata is the worker. */
 extern const struct fuse_lowlevel_ops worker_ops;
 

@@ -240,6 +240,10 @@ static int truncate_to(struct worker *w, fuse_ino_t ino, off_t size)
 
 	if (r < 0)
 		return r;
+	/* What comes now is as good as a file of its own that takes the place of the old one. */
+	struct stat st;
+	if (size == 0 && fstat(ref.fd, &st) == 0 && st.st_size > 0)
+		upper_put_ahead(w->upper, content.file);
 	if (ftruncate(ref.fd, size) < 0)
 		r = -errno;
 	end_write(w, &content, &ref);

@@ -116,7 +116,6 @@ void upper_stat(struct upper *u, struct upper_node *node)
 void upper_touched(struct upper *u, struct upper_node *node)
 {
 	scope_lock(&u->lock);
-	node->has_file = true;
 	node->whole = false;
 }
 
@@ -192,11 +191,11 @@ bool upper_has_dead(struct upper *u)
 	return u->dead_first < u->dead_end;
 }
 
-void upper_wait_dead(struct upper *u)
+void upper_wait_work(struct upper *u)
 {
 	scope_lock(&u->lock);
-	while (u->dead_first == u->dead_end)
-		(void)pthread_cond_wait(&u->died, &u->lock);
+	while (u->dead_first == u->dead_end && u->ahead_count == 0)
+		(void)pthread_cond_wait(&u->work, &u->lock);
 }
 
 bool upper_reap(struct upper *u)
@@ -241,6 +240,8 @@ int upper_sync_file(struct upper *u, int fd, bool data_only, struct inlay_error 
 void upper_put_ahead(struct upper *u, uint64_t n)
 {
 	scope_lock(&u->lock);
+	if (u->ahead_count > 0 && u->ahead[u->ahead_count - 1] == n)
+		return;
 	if (u->ahead_count == u->ahead_cap) {
 		size_t cap = u->ahead_cap ? u->ahead_cap * 2 : 16;
 		uint64_t *more = reallocarray(u->ahead, cap, sizeof *more);
@@ -250,6 +251,7 @@ void upper_put_ahead(struct upper *u, uint64_t n)
 		u->ahead_cap = cap;
 	}
 	u->ahead[u->ahead_count++] = n;
+	(void)pthread_cond_signal(&u->work);
 }
 
 static int sync_one(struct upper *u, uint64_t n, struct inlay_error *err)

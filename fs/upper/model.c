@@ -19,7 +19,7 @@ int upper_init(struct upper *u, struct inlay_error *err)
 			    .head_count = HEADS_MIN};
 	(void)pthread_mutex_init(&u->lock, NULL);
 	(void)pthread_mutex_init(&u->ahead_lock, NULL);
-	(void)pthread_cond_init(&u->died, NULL);
+	(void)pthread_cond_init(&u->work, NULL);
 	u->heads = calloc(u->head_count, sizeof(struct upper_node *));
 	u->root = u->heads ? upper_add_node(u, UPPER_ROOT) : NULL;
 	if (!u->root)
@@ -74,7 +74,7 @@ void upper_fini(struct upper *u)
 	free(u->dead);
 	free(u->ahead);
 	free(u->nameless);
-	(void)pthread_cond_destroy(&u->died);
+	(void)pthread_cond_destroy(&u->work);
 	(void)pthread_mutex_destroy(&u->ahead_lock);
 	(void)pthread_mutex_destroy(&u->lock);
 	*u = (struct upper){.dir_fd = -1, .lock_fd = -1, .journal_fd = -1, .files_fd = -1};
@@ -148,7 +148,7 @@ void upper_bury(struct upper *u, uint64_t n)
 		u->dead_cap = cap;
 	}
 	u->dead[u->dead_end++] = (struct upper_dead){n, u->seq};
-	(void)pthread_cond_signal(&u->died);
+	(void)pthread_cond_signal(&u->work);
 }
 
 static void end_node(struct upper *u, struct upper_node *node)

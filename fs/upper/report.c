@@ -95,6 +95,7 @@ static void add_entry(struct report *r, const struct upper_dent *d, enum upper_b
 		return;
 	if (node) {
 		upper_stat(r->upper, node);
+		scope_lock(&r->upper->lock);
 		e.mode = node->mode;
 		e.uid = node->uid;
 		e.gid = node->gid;

@@ -134,7 +134,7 @@ struct upper {
 	/* dead, ahead, synced_seq, names_made and _synced, and the sizes and times of data files */
 	pthread_mutex_t lock;
 	pthread_mutex_t ahead_lock; /* held over syncing `ahead`; taken before `lock` */
-	pthread_cond_t died;
+	pthread_cond_t work;        /* dead or ahead */
 	struct upper_dead {
 		uint64_t n, seq; /* the file may go when the journal is on the disk up to seq */
 	} * dead;                /* oldest first */
@@ -270,15 +270,15 @@ int upper_file(struct upper *u, uint64_t n, bool create, struct fdref *ret, stru
 	inlay_must_check;
 /* Its size, blocks and times, in the node. */
 void upper_stat(struct upper *u, struct upper_node *node);
-/* The file was written to, or is there now: upper_stat looks again. */
+/* The file was written to: upper_stat looks again. */
 void upper_touched(struct upper *u, struct upper_node *node);
 /* Removes upper/<n>, which nothing ever named. */
 void upper_discard(struct upper *u, uint64_t n);
 /* upper/<n> is of no use any more: upper_reap() removes it. */
 void upper_bury(struct upper *u, uint64_t n);
 bool upper_has_dead(struct upper *u);
-/* Waits until there is one. */
-void upper_wait_dead(struct upper *u);
+/* Waits until a file is to be removed, or to be synced ahead. */
+void upper_wait_work(struct upper *u);
 /* Removes the files of nodes that ended, when the journal that says so is on the disk. True: some went. */
 bool upper_reap(struct upper *u);
 /* There is no space: syncs the journal and reaps. Call like upper_append(). True: it can be tried again. */
@@ -286,7 +286,8 @@ bool upper_make_space(struct upper *u);
 /* Data, and the names of new files. fd -1: the names alone. */
 int upper_sync_file(struct upper *u, int fd, bool data_only, struct inlay_error *err)
 	inlay_must_check;
-/* upper/<n> takes the place of another file: its data is to be on the disk before the journal says so. */
+/* What upper/<n> has takes the place of what was there, and of what may have been safe: it is to be on the disk before
+ * the journal is, and soon. */
 void upper_put_ahead(struct upper *u, uint64_t n);
 /* Syncs those, before the journal is. */
 int upper_sync_ahead(struct upper *u, struct inlay_error *err) inlay_must_check;

@@ -199,19 +199,25 @@ def test_power_cut_after_a_replacement(root, src, killed):
 
 
 @needs_loop
-def test_power_cut_after_an_unsynced_replacement(root, src):
+@pytest.mark.parametrize("how", ["rename", "truncate"])
+def test_power_cut_after_an_unsynced_replacement(root, src, how):
     """As on ext4: somebody else's fsync does not make an empty file of what was fsynced and then replaced."""
-    write(src / "f", "synced\n")
+    write(src / "f", "old\n")
     with disk(root, "200M") as (where, mount):
         inlay = inlay_with(root, where / "state")
         dst = root / "dst"
         inlay.sync(src, dst)
         synced_write(dst / "config", b"old\n")
-        write(dst / "config.new", "new\n")
-        os.rename(dst / "config.new", dst / "config")
+        for name in ("config", "f"):
+            if how == "rename":
+                write(dst / f"{name}.new", "new\n")
+                os.rename(dst / f"{name}.new", dst / name)
+            else:
+                write(dst / name, "new\n")
         synced_write(dst / "other", b"x")
         cut_power(inlay, where, mount, dst)
-        assert (dst / "config").read_bytes() in (b"old\n", b"new\n")
+        for name in ("config", "f"):
+            assert (dst / name).read_bytes() in (b"old\n", b"new\n"), name
         inlay("umount", dst)
 
 
