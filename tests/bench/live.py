@@ -138,6 +138,18 @@ def memory(live, sshd, seconds=20):
           f"wakeups a second: watch {rates[pid]:.2f}, target {sum(rates[p] for p in far):.2f}", flush=True)
 
 
+def status(live, rtt, count=30):
+    """The whole command, beside the watch."""
+    times = []
+    for _ in range(count):
+        start = time.monotonic()
+        live.inlay("status")
+        times.append((time.monotonic() - start) * 1000)
+    times.sort()
+    print(f"| `inlay status`, rtt {rtt:g} ms | {times[count // 2]:.1f} ms | {times[count * 95 // 100]:.1f} ms | "
+          f"{times[-1]:.0f} ms |", flush=True)
+
+
 def warm_start(root, sshd, src, rtt):
     """The folder is known already: what a second start costs until it watches."""
     live = Live(root, sshd, src, rtt)
@@ -234,6 +246,7 @@ def main():
             for rtt in rtts:
                 live = Live(root, sshd, src, rtt)
                 edits(live, paths, a.edits, f"{count} files, rtt {rtt:g} ms")
+                status(live, rtt)
                 if rtt == rtts[0]:
                     memory(live, sshd)
                 live.end()

@@ -469,6 +469,23 @@ def test_mass_deletion(inlay, src, root, watching):
     assert w.rows()[0]["state"] == "in sync"
 
 
+@pytest.mark.release
+def test_a_hundred_thousand_deletes(inlay, src, root, watching):
+    """More events than the queue has places; the halt holds, and what is left is right."""
+    for d in range(101):
+        (src / f"d{d}").mkdir()
+        for f in range(1000):
+            open(src / f"d{d}/f{f}", "w").close()
+    w = watching()
+    for d in range(100):
+        shutil.rmtree(src / f"d{d}")
+    w.flush("--timeout", "100s", code=4)
+    assert len(os.listdir(root / "dst/d100")) == 1000
+    inlay("sync", "--force", src, root / "dst")
+    same(src, root / "dst")
+    assert os.listdir(root / "dst") == ["d100"] and w.rows()[0]["state"] == "in sync"
+
+
 def test_mass_deletion_in_slices(inlay, src, root, watching):
     filled(src, 10, 100)
     w = watching()
