@@ -19,6 +19,7 @@
 #include "store/dirnames.h"
 
 enum { TREE_CACHE_BYTES = 8 << 20, MOUNTINFO_MAX = 16 << 20, POOL_DAYS = 7 };
+#define PATIENCE_NS (10ll * 1000000000) /* a push that ends takes away what it is done with */
 
 int inlay_imagetrees_open(int state_fd, struct inlay_imagetrees **ret, struct inlay_error *err)
 {
@@ -321,7 +322,7 @@ static int remove_key(struct inlay_imagetrees *t, const struct inlay_image_key *
 int inlay_imagetrees_remove(struct inlay_imagetrees *t, const struct inlay_image_key *key,
 			    uint64_t *ret_freed, struct inlay_error *err)
 {
-	int r = imagetrees_take(t, "somebody who removes one", 0, err);
+	int r = imagetrees_take(t, "somebody who removes one", PATIENCE_NS, err);
 
 	if (r != 0)
 		return r;
@@ -346,7 +347,7 @@ int inlay_imagetrees_gc(struct inlay_imagetrees *t, int64_t grace_ns, uint64_t *
 			struct inlay_error *err)
 {
 	uint64_t before = free_bytes(t);
-	int r = imagetrees_take(t, "gc", 0, err);
+	int r = imagetrees_take(t, "gc", PATIENCE_NS, err);
 
 	if (r != 0)
 		return r;

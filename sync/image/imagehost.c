@@ -160,23 +160,30 @@ static int hear_objects(void *ctx, const struct frame *f, struct inlay_error *er
 
 static int begin(struct pushing *p, struct inlay_error *err)
 {
+	static const struct inlay_digest none;
 	char origin[INLAY_ORIGIN_MAX + 1], owner[OWNER_BYTES];
 	auto_buf struct inlay_buf b = {0};
 
 	inlay_image_key_text(&p->image->key, origin);
 	client_owner(owner, sizeof owner);
-	const struct message_image_push m = {.manifest = p->plan->manifest,
-					     .basis = p->plan->basis,
-					     .squash = p->o->squash,
-					     .emulate = p->o->emulate,
-					     .origin = message_text_of(origin),
-					     .owner = message_text_of(owner)};
+	const struct message_image_push m = {
+		.manifest = p->image->generation.root.tree,
+		.basis = p->no_basis || p->base_count == 0 ? none : p->bases[0],
+		.squash = p->o->squash,
+		.emulate = p->o->emulate,
+		.origin = message_text_of(origin),
+		.owner = message_text_of(owner)};
 	message_encode_image_push(&b, &m);
 	int r = inlay_buf_check(&b, err);
 	const struct message_request q = {.verb = MESSAGE_VERB_IMAGE_PUSH,
 					  .args = {(uint64_t)(p->o->lock_wait_ns / 1000000)},
 					  .body = {(const char *)b.data, b.len}};
-	return r < 0 ? r : client_request(&p->client, &q, hear_objects, p, err);
+	/* While the host looks at what it has, the plan is made. */
+	if (r == 0)
+		r = client_begin_request(&p->client, &q, err);
+	if (r == 0)
+		r = choose_plan(p, err);
+	return r == 0 ? client_end_request(&p->client, hear_objects, p, err) : r;
 }
 
 static int ask_some(struct pushing *p, size_t from, size_t count, struct inlay_error *err)
@@ -320,10 +327,8 @@ static int send_round(struct pushing *p, struct inlay_error *err)
 static int send_all(struct pushing *p, struct inlay_error *err)
 {
 	struct imagefan_host *h = p->h;
-	int r = choose_plan(p, err);
+	int r = begin(p, err);
 
-	if (r == 0)
-		r = begin(p, err);
 	do
 		r = r == 0 ? send_round(p, err) : r;
 	while (r == 0 && p->done.end != MESSAGE_IMAGE_DONE && h->rounds < ROUNDS);

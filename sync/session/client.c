@@ -323,15 +323,22 @@ int client_open_workspace(struct client *c, const struct message_open *m, struct
 	return client_send(c, MESSAGE_OPEN, &b, err);
 }
 
-int client_request(struct client *c, const struct message_request *m,
-		   int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
-		   struct inlay_error *err)
+int client_begin_request(struct client *c, const struct message_request *m, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
-	struct frame f;
 
 	message_encode_request(&b, m);
 	int r = client_send(c, MESSAGE_REQUEST, &b, err);
+	return r == 0 ? client_drain(c, SIZE_MAX, err) : r;
+}
+
+int client_end_request(struct client *c,
+		       int (*row)(void *ctx, const struct frame *f, struct inlay_error *err),
+		       void *ctx, struct inlay_error *err)
+{
+	struct frame f;
+	int r = 0;
+
 	while (r == 0) {
 		r = client_recv(c, c->answer_ns, &f, err);
 		if (r == 0 && f.type == MESSAGE_END)
@@ -341,4 +348,13 @@ int client_request(struct client *c, const struct message_request *m,
 		/* Others (OPENED, DURABLE) belong to what went before. */
 	}
 	return r;
+}
+
+int client_request(struct client *c, const struct message_request *m,
+		   int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
+		   struct inlay_error *err)
+{
+	int r = client_begin_request(c, m, err);
+
+	return r == 0 ? client_end_request(c, row, ctx, err) : r;
 }

@@ -84,6 +84,13 @@ int client_request(struct client *c, const struct message_request *m,
 		   int (*row)(void *ctx, const struct frame *f, struct inlay_error *err), void *ctx,
 		   struct inlay_error *err) inlay_must_check;
 
+/* The same in two steps, with work of one's own between them. */
+int client_begin_request(struct client *c, const struct message_request *m, struct inlay_error *err)
+	inlay_must_check;
+int client_end_request(struct client *c,
+		       int (*row)(void *ctx, const struct frame *f, struct inlay_error *err),
+		       void *ctx, struct inlay_error *err) inlay_must_check;
+
 /* "user@host pid 123", for locks; "user@host:/path", for generations (path may be NULL). */
 void client_owner(char *buf, size_t size);
 void client_origin(char *buf, size_t size, const char *path);
