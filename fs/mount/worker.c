@@ -203,6 +203,7 @@ int inlay_mount_serve(const struct inlay_mount_options *options, struct inlay_er
 		return r;
 	if (wait_until_shown(&w)) {
 		r = loop(&w, err);
+		upper_unlock(w.upper);
 		(void)view_reap(w.view);
 	}
 	return r; /* nothing is taken apart */

@@ -238,6 +238,12 @@ void upper_close(struct upper *u)
 	free(u);
 }
 
+void upper_unlock(struct upper *u)
+{
+	inlay_cleanup_close(&u->lock_fd);
+	u->lock_fd = -1;
+}
+
 /* ---- appending ---- */
 
 /* Disk space for len more bytes, with what is kept back. */

@@ -232,6 +232,8 @@ int upper_open(int ws_fd, bool read_only, struct upper **ret, struct inlay_error
 	inlay_must_check;
 void upper_close(struct upper *u); /* accepts NULL */
 INLAY_DEFINE_CLEANUP(struct upper, upper_close)
+/* Nothing is written any more: another worker may begin. What is left is to reap, whose numbers it does not use. */
+void upper_unlock(struct upper *u);
 
 /* Replays the bytes of a journal. *ret_end is where the last whole record ends. -EPROTONOSUPPORT: of a newer
  * version; -EBADMSG: not a journal. Places in the middle that are damaged are stepped over and counted. */
