@@ -108,6 +108,74 @@ static const char *text_of(const struct yaml_node *n, const char *otherwise)
 	return n && n->kind == YAML_TEXT ? n->text : otherwise;
 }
 
+/* {A: x}, or a list of "A=x"; what has no value is the container's own business. */
+static void put_env(struct inlay_buf *b, const struct yaml_node *n)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; n && n->kind != YAML_TEXT && i < n->count; i++) {
+		const char *item = text_of(n->items[i], "");
+		const char *key = n->kind == YAML_MAP ? n->keys[i]->text : item;
+		const char *sign = n->kind == YAML_MAP ? NULL : strchr(item, '=');
+		auto_free char *name = strndup(key, sign ? (size_t)(sign - key) : strlen(key));
+		if (!name || !*name || (n->kind == YAML_LIST && !sign))
+			continue;
+		inlay_buf_printf(b, count++ ? ", " : "    env: {");
+		put_quoted(b, name);
+		inlay_buf_printf(b, ": ");
+		put_quoted(b, sign ? sign + 1 : item);
+	}
+	if (count)
+		inlay_buf_printf(b, "}\n");
+}
+
+static bool rebuilds(const struct yaml_node *watch)
+{
+	return strcmp(text_of(yaml_get(watch, "action"), "sync"), "rebuild") == 0;
+}
+
+/* A service of which a component is made. */
+static bool is_synced(const struct yaml_node *service)
+{
+	const struct yaml_node *watch = yaml_get(yaml_get(service, "develop"), "watch");
+
+	for (size_t i = 0; watch && watch->kind == YAML_LIST && i < watch->count; i++)
+		if (!rebuilds(watch->items[i]))
+			return true;
+	return false;
+}
+
+/* `depends_on`: a list of names, or a map of them. */
+static void put_needs(struct inlay_buf *b, const struct yaml_node *services,
+		      const struct yaml_node *n)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; n && n->kind != YAML_TEXT && i < n->count; i++) {
+		const char *name =
+			n->kind == YAML_MAP ? n->keys[i]->text : text_of(n->items[i], "");
+		if (!is_synced(yaml_get(services, name)))
+			continue;
+		inlay_buf_printf(b, count++ ? ", " : "    needs: [");
+		put_quoted(b, name);
+	}
+	if (count)
+		inlay_buf_printf(b, "]\n");
+}
+
+/* What rebuilds the image there needs an image here. */
+static void put_rebuilds(struct inlay_buf *b, const struct yaml_node *watch)
+{
+	for (size_t i = 0; i < watch->count; i++) {
+		if (!rebuilds(watch->items[i]))
+			continue;
+		inlay_buf_printf(b, "    # the compose file says 'rebuild' for ");
+		put_quoted(b, text_of(yaml_get(watch->items[i], "path"), "."));
+		inlay_buf_printf(b, ": with an 'image' that has a 'build', that is\n"
+				    "    # reload: [{match: ..., rebuild-base: true}]\n");
+	}
+}
+
 static void put_watch(struct inlay_buf *b, const char *name, size_t number,
 		      const struct yaml_node *service, const struct yaml_node *watch)
 {
@@ -129,6 +197,7 @@ static void put_watch(struct inlay_buf *b, const char *name, size_t number,
 		put_list(b, ignore);
 		inlay_buf_u8(b, '\n');
 	}
+	put_env(b, yaml_get(service, "environment"));
 	if (command && number == 0) {
 		inlay_buf_printf(b, "    run: ");
 		put_command(b, command);
@@ -155,10 +224,19 @@ static size_t put_services(struct inlay_buf *b, const struct yaml_node *compose)
 		const struct yaml_node *watch =
 			yaml_get(yaml_get(services->items[i], "develop"), "watch");
 		const char *name = services->keys[i]->text;
-		if (!watch || watch->kind != YAML_LIST || !inlay_run_name_valid(name, strlen(name)))
+		size_t number = 0;
+		if (!is_synced(services->items[i]) || !inlay_run_name_valid(name, strlen(name)))
 			continue;
-		for (size_t w = 0; w < watch->count; w++, count++)
-			put_watch(b, name, w, services->items[i], watch->items[w]);
+		for (size_t w = 0; w < watch->count; w++) {
+			if (rebuilds(watch->items[w]))
+				continue;
+			put_watch(b, name, number, services->items[i], watch->items[w]);
+			if (number++ > 0)
+				continue;
+			put_needs(b, services, yaml_get(services->items[i], "depends_on"));
+			put_rebuilds(b, watch);
+		}
+		count += number;
 	}
 	return count;
 }

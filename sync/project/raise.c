@@ -160,6 +160,7 @@ struct child {
 	int fd; /* its standard output */
 	struct inlay_buf line;
 	bool ended;
+	char error[512]; /* what it said of its end */
 };
 
 struct args {
@@ -357,6 +358,15 @@ static bool hear_hook(struct up *up, struct site *p, const char *event, const js
 	return true;
 }
 
+/* Why a watch cannot run is the last that it says. */
+static void hear_error(struct child *c, const json_t *error)
+{
+	const char *text = json_string_value(json_object_get(error, "text"));
+
+	if (text)
+		(void)snprintf(c->error, sizeof c->error, "%s", text);
+}
+
 static void hear_line(struct up *up, struct child *c, const char *line, size_t len)
 {
 	json_t *j = json_loadb(line, len, 0, NULL);
@@ -379,6 +389,8 @@ static void hear_line(struct up *up, struct child *c, const char *line, size_t l
 		tell(up, &e);
 		if (e.kind == UP_STATE && p)
 			sites_lost(&up->sites, p);
+	} else {
+		hear_error(c, json_object_get(j, "error"));
 	}
 	json_decref(j);
 }
@@ -469,8 +481,8 @@ static void child_ended(struct run *run, struct child *c)
 	c->pid = 0;
 	if (run->end || run->failed.code)
 		return;
-	(void)inlay_error_set(&run->failed, -ECHILD, "the watch of '%s' ended",
-			      c->component->head.name);
+	(void)inlay_error_set(&run->failed, -ECHILD, "the watch of '%s' ended%s%s",
+			      c->component->head.name, c->error[0] ? ": " : "", c->error);
 	(void)inlay_error_set_exit(&run->failed, WIFEXITED(status) && WEXITSTATUS(status)
 							 ? (enum inlay_exit)WEXITSTATUS(status)
 							 : INLAY_EXIT_FAILURE);

@@ -175,11 +175,17 @@ services:
   web:
     image: web
     command: [node, server.js]
+    environment: {LOG: debug, PORT: 8080}
+    depends_on: [db, api]
     develop:
       watch:
         - {action: sync+restart, path: ./web, target: /app, ignore: [node_modules/]}
         - {action: sync+exec, path: ./conf, target: /etc/web, exec: {command: nginx -s reload}}
         - {action: rebuild, path: package.json}
+  api:
+    environment: [MODE=dev, TOKEN]
+    develop: {watch: [{action: sync, path: ./api, target: /api}]}
+  only-rebuilt: {develop: {watch: [{action: rebuild, path: .}]}}
   db: {image: postgres}
 """)
     assert inlay("init", "--json", cwd=where).json["components"] == 3
@@ -188,4 +194,7 @@ services:
     assert shown["web"]["run"] == ["node", "server.js"]
     assert shown["web"]["reload"] == [{"restart": "true"}]
     assert shown["web-2"]["reload"] == [{"run": "nginx -s reload"}]
-    assert "'rebuild'" in (where / "inlay.yaml").read_text()
+    assert shown["web"]["env"] == {"LOG": "debug", "PORT": "8080"} and shown["web"]["needs"] == ["api"]
+    assert shown["api"]["env"] == {"MODE": "dev"} and set(shown) == {"api", "web", "web-2"}
+    text = (where / "inlay.yaml").read_text()
+    assert "says 'rebuild' for \"package.json\"" in text and "rebuild-base: true" in text

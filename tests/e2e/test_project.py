@@ -493,3 +493,11 @@ def test_a_hook_that_forks_away_holds_nothing_up(project, hosts):
     finally:
         for pid in sleeping(1004, hosts) + sleeping(0.3, hosts):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_source_that_is_none_is_named(project, hosts):
+    where = failing(project, "'true'")
+    write(where / "inlay.yaml", (where / "inlay.yaml").read_text().replace("source: web", "source: web/a.txt"))
+    assert "the watch of 'web' ended: " in project("up", "--once", "--trust", cwd=where, code=None).err
+    r = project("up", "--once", cwd=where, code=None)
+    assert r.code and "a.txt" in r.err
