@@ -121,6 +121,13 @@ int inlay_read_file(int dirfd, const char *name, size_t max, struct inlay_buf *b
 	}
 }
 
+static _Atomic uint64_t replaced;
+
+uint64_t inlay_replaced_files(void)
+{
+	return replaced;
+}
+
 int inlay_replace_file(int dirfd, const char *name, const void *buf, size_t len, mode_t mode,
 		       enum inlay_replace_flags flags, struct inlay_error *err)
 {
@@ -145,6 +152,7 @@ int inlay_replace_file(int dirfd, const char *name, const void *buf, size_t len,
 		(void)unlinkat(dirfd, tmp, 0);
 		return r;
 	}
+	replaced++;
 	if ((flags & INLAY_REPLACE_DURABLE) && fsync(dirfd) < 0)
 		return inlay_error_sys(err, -errno, "sync the directory of %s", name);
 	return 0;

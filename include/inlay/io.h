@@ -46,6 +46,9 @@ enum inlay_replace_flags {
 int inlay_replace_file(int dirfd, const char *name, const void *buf, size_t len, mode_t mode,
 		       enum inlay_replace_flags flags, struct inlay_error *err) inlay_must_check;
 
+/* How many files this process has replaced so: for figures. */
+uint64_t inlay_replaced_files(void);
+
 /*
  * Opens a directory, making it and its missing parents with `mode`. Refuses a final component that
  * is a symlink. *ret_fd belongs to the caller.

@@ -7,6 +7,7 @@
 #include "cmd/pair.h"
 #include "cmd/print.h"
 #include "inlay/cleanup.h"
+#include "inlay/io.h"
 #include "inlay/text.h"
 
 /* rsync's form: >f+++++++++ new, >f.st...... changed, cd+++++++++ a new directory, *deleting. */
@@ -109,6 +110,30 @@ static void print_summary(const struct sync_report *o, const char *target,
 	print_text(stdout, &b);
 }
 
+/* What each took; what was not needed says so. */
+static void put_phases(struct inlay_buf *b, const struct push_result *r)
+{
+	const struct {
+		const char *name;
+		int64_t ns;
+		bool skipped;
+	} phases[] = {
+		{"Scanning", r->scan_ns, false},
+		{"Reading", r->read_ns, r->files_read == 0},
+		{"Until visible", r->visible_ns, !r->changed},
+		{"All", r->total_ns, false},
+	};
+
+	for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
+		inlay_buf_printf(b, "%-21s ", phases[i].name);
+		if (phases[i].skipped)
+			inlay_buf_printf(b, "skipped");
+		else
+			inlay_text_duration(b, phases[i].ns);
+		inlay_buf_u8(b, '\n');
+	}
+}
+
 static void print_stats(const struct push_result *r)
 {
 	struct inlay_buf b = {0};
@@ -121,11 +146,13 @@ static void print_stats(const struct push_result *r)
 		{"Total file size", r->bytes, true},
 		{"Files read", r->files_read, false},
 		{"Bytes read", r->read_bytes, true},
+		{"Hash cache hits", r->cache_hits, false},
 		{"Created", r->added, false},
 		{"Changed", r->modified, false},
 		{"Deleted", r->removed, false},
 		{"Sent on the wire", r->sent_bytes, true},
 		{"Received on the wire", r->received_bytes, true},
+		{"State files written", inlay_replaced_files(), false},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -145,6 +172,7 @@ static void print_stats(const struct push_result *r)
 		inlay_text_count(&b, c->wire);
 		inlay_buf_printf(&b, " on the wire\n");
 	}
+	put_phases(&b, r);
 	uint64_t wire = r->sent_bytes + r->received_bytes;
 	inlay_buf_printf(&b, "%-21s %.2f\n", "Speedup", wire ? (double)r->bytes / (double)wire : 0);
 	print_text(stdout, &b);
@@ -171,6 +199,11 @@ static void print_result_json(const struct sync_report *o, const struct source *
 		"sent_bytes", (json_int_t)r->sent_bytes, "received_bytes",
 		(json_int_t)r->received_bytes, "total_ms", print_json_ms(r->total_ns), "mounted",
 		r->mounted, "codecs", pair_codecs_json(&r->codecs));
+	(void)json_object_update_new(j, json_pack("{s:I, s:o, s:o, s:I}", "cache_hits",
+						  (json_int_t)r->cache_hits, "scan_ms",
+						  print_json_ms(r->scan_ns), "read_ms",
+						  print_json_ms(r->read_ns), "state_writes",
+						  (json_int_t)inlay_replaced_files()));
 	if (!o->dry_run)
 		(void)json_object_set_new(j, "root", json_string(hex));
 	if (r->changed)

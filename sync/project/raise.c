@@ -27,6 +27,7 @@ enum {
 	LINE_MAX_BYTES = 1 << 20, /* of what a child tells */
 	READ_BYTES = 64 << 10,
 	CHILDREN_MAX = 1024, /* as many as there can be components */
+	NAMES_COMPARED_MAX = 256,
 };
 
 extern char **environ;
@@ -73,6 +74,18 @@ static bool is_used(const struct up_options *o, const char *host)
 	return false;
 }
 
+static int no_component(const struct config *c, const char *name, struct inlay_error *err)
+{
+	const char *names[NAMES_COMPARED_MAX];
+	size_t count = 0;
+
+	for (; count < c->components.count && count < NAMES_COMPARED_MAX; count++)
+		names[count] = c->ordered[count]->head.name;
+	const char *near = fields_nearest(name, names, count);
+	return inlay_error_set(err, -ENOENT, "the project has no component '%s'%s%s%s", name,
+			       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 static int check_names(const struct up_options *o, struct inlay_error *err)
 {
 	for (const char *const *n = o->hosts; n && *n; n++)
@@ -81,8 +94,7 @@ static int check_names(const struct up_options *o, struct inlay_error *err)
 					       "no component of the project is on '%s'", *n);
 	for (const char *const *n = o->components; n && *n; n++)
 		if (!config_find(o->set->config, *n))
-			return inlay_error_set(err, -ENOENT, "the project has no component '%s'",
-					       *n);
+			return no_component(o->set->config, *n, err);
 	return 0;
 }
 

@@ -19,8 +19,11 @@ enum {
 
 int session_walk(struct session *p, struct inlay_error *err)
 {
+	int64_t start = inlay_monotonic_ns();
+
 	session_tell(p, PUSH_SCANNING);
 	int r = source_walk(p->source, p->o->force, err);
+	p->result->scan_ns += inlay_monotonic_ns() - start;
 	if (r < 0)
 		return r;
 	const struct inlay_scan_stats *st = inlay_snapshot_stats(p->source->now);
@@ -29,6 +32,7 @@ int session_walk(struct session *p, struct inlay_error *err)
 	p->progress.bytes_total = st->dirty_bytes;
 	p->result->files_read = st->dirty;
 	p->result->read_bytes = st->dirty_bytes;
+	p->result->cache_hits = st->files - st->dirty;
 	p->result->special = st->special;
 	p->result->hardlinked = st->hardlinked;
 	return 0;
@@ -38,6 +42,7 @@ int session_walk(struct session *p, struct inlay_error *err)
 static int read_all(struct session *p, struct source_consumer *c, struct inlay_error *err)
 {
 	struct source_consumer hash_only = {0};
+	int64_t start = inlay_monotonic_ns();
 	int r = SOURCE_AGAIN;
 
 	c = c ? c : &hash_only;
@@ -51,6 +56,7 @@ static int read_all(struct session *p, struct source_consumer *c, struct inlay_e
 		}
 		r = source_read(p->source, c, err);
 	}
+	p->result->read_ns += inlay_monotonic_ns() - start;
 	if (r == SOURCE_AGAIN)
 		return inlay_error_set(err, -EBUSY, "%s changes all the time", p->source->path);
 	return r;

@@ -28,6 +28,9 @@ static void tell(struct fanout_host *h, const struct session *s)
 
 	h->result.files_read = f->scanned.files_read;
 	h->result.read_bytes = f->scanned.read_bytes;
+	h->result.cache_hits = f->scanned.cache_hits;
+	h->result.scan_ns = f->scanned.scan_ns;
+	h->result.read_ns = f->scanned.read_ns;
 	h->result.special = f->scanned.special;
 	h->result.hardlinked = f->scanned.hardlinked;
 	scope_lock(&f->lock);

@@ -68,12 +68,14 @@ struct push_result {
 	uint64_t added, modified, removed;   /* entries */
 	uint64_t entries, bytes;             /* of the tree */
 	uint64_t files_read, read_bytes;     /* that were hashed */
+	uint64_t cache_hits;                 /* files whose hash was remembered */
 	struct codecs codecs;                /* what travelled how */
 	uint64_t sent_bytes, received_bytes; /* on the connection */
 	uint64_t special, hardlinked;
-	int64_t scan_ns, visible_ns, total_ns; /* visible: from the start of sending to visible */
-	char path[4096];                       /* on the target, absolute */
-	char mount_text[256];                  /* why it is not mounted, or a warning */
+	int64_t scan_ns, read_ns; /* walking the folder; hashing (and sending, of a fresh target) */
+	int64_t visible_ns, total_ns; /* visible: from the start of sending to visible */
+	char path[4096];              /* on the target, absolute */
+	char mount_text[256];         /* why it is not mounted, or a warning */
 	bool mounted;
 	char aside[4096]; /* adopted: where what was there is now; "" = nothing was */
 };

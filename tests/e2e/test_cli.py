@@ -110,6 +110,15 @@ def test_stats_and_exit_code(inlay, src, synced):
     r = inlay("sync", "--exit-code", "--stats", src, synced, code=10)
     figures = dict(re.findall(r"^(\w[\w ]*?)  +([\d,.]+)", r.out, re.M))
     assert figures["Changed"] == "1" and figures["Files read"] == "1" and figures["Bytes read"] == "5,000"
+    # What was not done: hashes that were remembered, phases that nothing was left for.
+    files = sum(len(names) for _, _, names in os.walk(src))
+    assert int(figures["Hash cache hits"]) == files - 1 and 0 < int(figures["State files written"]) < 10
+    assert all(k in figures for k in ("Scanning", "Reading", "Until visible", "All"))
+    until(lambda: inlay.sync(src, synced)["files_read"] == 0)
+    out = inlay("sync", "--stats", src, synced).out
+    assert re.search(r"^Reading +skipped$", out, re.M) and re.search(r"^Until visible +skipped$", out, re.M)
+    j = inlay.sync(src, synced)
+    assert j["cache_hits"] == files and j["scan_ms"] > 0 and j["state_writes"] < 10
 
 
 def test_bwlimit_holds(inlay, root, src):

@@ -135,7 +135,7 @@ def test_components_to_all_hosts(project, hosts):
     for h in hosts:
         assert tree(home(hosts, h) / "ws/web") == tree(project.where / "web")
     assert len(project("sync", "--host", "bot2", "web", "--json", cwd=project.where).rows) == 1
-    assert "no component 'webb'" in project("sync", "webb", cwd=project.where, code=1).err
+    assert "no component 'webb'; did you mean 'web'?" in project("sync", "webb", cwd=project.where, code=1).err
     # One host is gone: the other is served, and the exit code says so.
     hosts["bot1"].stop()
     write(project.where / "web/a.txt", "two\n")
