@@ -120,8 +120,11 @@ int inlay_imagetree_open(struct inlay_imagetrees *t, const struct inlay_digest *
 		return errno == ENOENT
 			       ? INLAY_IMAGETREE_MISSING
 			       : inlay_error_sys(err, -errno, "open the image %s", tree.name);
-	/* Whoever removes one holds it exclusively, and renames it first. */
-	if (flock(tree.fd, LOCK_SH | LOCK_NB) < 0 || fstat(tree.fd, &held) < 0 ||
+	/* Whoever removes one holds it exclusively until it has lost its name; who looks holds it for a moment. */
+	while (flock(tree.fd, LOCK_SH) < 0)
+		if (errno != EINTR)
+			return inlay_error_sys(err, -errno, "hold the image %s", tree.name);
+	if (fstat(tree.fd, &held) < 0 ||
 	    fstatat(t->fd, tree.name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    held.st_ino != named.st_ino)
 		return INLAY_IMAGETREE_MISSING;
@@ -156,7 +159,8 @@ static bool is_mounted(const char *name)
 	return r != 0 || strstr(inlay_buf_cstr(&b), name);
 }
 
-/* True when it is there and nobody holds it; *ret_fd then holds it exclusively. */
+/* True when it is there and nobody holds it; *ret_fd then holds it exclusively. With the lock, so that two who look
+ * do not take each other for users. */
 static bool hold_alone(struct inlay_imagetrees *t, const char *name, int *ret_fd)
 {
 	int fd = open_dir_at(t->fd, name);
@@ -169,6 +173,17 @@ static bool hold_alone(struct inlay_imagetrees *t, const char *name, int *ret_fd
 	}
 	*ret_fd = fd;
 	return true;
+}
+
+static bool is_held(struct inlay_imagetrees *t, const char *name)
+{
+	auto_close int fd = -1;
+
+	scope_lock(&t->lock);
+	bool held = !hold_alone(t, name, &fd);
+	inlay_cleanup_close(&fd);
+	fd = -1;
+	return held;
 }
 
 /* ---- all ---- */
@@ -190,14 +205,11 @@ static int each_generation(void *ctx, const char *ref, struct inlay_error *err)
 		return r < 0 ? r : 0;
 	for (size_t i = 0; r == 0 && i < h->count; i++) {
 		char name[INLAY_DIGEST_HEX];
-		auto_close int fd = -1;
 		info.image.generation = h->gens[i];
 		info.newest = i == 0;
 		inlay_digest_hex(&h->gens[i].root.tree, name);
 		info.whole = faccessat(e->t->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-		info.in_use = info.whole && !hold_alone(e->t, name, &fd);
-		inlay_cleanup_close(&fd);
-		fd = -1;
+		info.in_use = info.whole && is_held(e->t, name);
 		if (!inlay_image_key_parse(h->gens[i].origin, &info.image.key))
 			return inlay_error_set(err, -EBADMSG, "the ref %s is not that of an image",
 					       ref);
@@ -228,12 +240,14 @@ static int add_manifest(void *ctx, const struct inlay_imagetree_info *info, stru
 /* Removes one tree, if nobody uses it. */
 static int drop_tree(struct inlay_imagetrees *t, const char *name, struct inlay_error *err)
 {
-	auto_close int held = -1;
-
-	if (!hold_alone(t, name, &held))
-		return 0;
-	if (renameat(t->fd, name, t->fd, IMAGETREES_LAYING) < 0)
-		return inlay_error_sys(err, -errno, "remove the image %s", name);
+	{
+		auto_close int held = -1;
+		scope_lock(&t->lock);
+		if (!hold_alone(t, name, &held))
+			return 0;
+		if (renameat(t->fd, name, t->fd, IMAGETREES_LAYING) < 0)
+			return inlay_error_sys(err, -errno, "remove the image %s", name);
+	}
 	return inlay_remove_tree(t->fd, IMAGETREES_LAYING, err);
 }
 
