@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "inlay/io.h"
@@ -99,17 +101,69 @@ int contained_open(const char *ws_dir, const char *name, struct contained *ret,
 
 void contained_fini(struct contained *c)
 {
+	contained_release(c);
 	inlay_container_spec_fini(&c->spec);
 }
 
-int contained_bundle(const struct contained *c, struct oci_process *p, int dirfd,
-		     struct inlay_error *err)
+/* ---- its process namespace ---- */
+
+/* Orphans become its children, and are forgotten when they end. */
+_Noreturn static void hold(int fd)
+{
+	char byte;
+
+	(void)dup2(fd, 0);
+	(void)close_range(1, ~0u, 0);
+	(void)signal(SIGCHLD, SIG_IGN);
+	while (read(0, &byte, 1) < 0 && errno == EINTR)
+		;
+	_exit(0);
+}
+
+static int make_namespace(struct contained *c, struct inlay_error *err)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return inlay_error_sys(err, -errno, "make a pipe");
+	pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+	if (pid == 0)
+		hold(fds[0]);
+	(void)close(fds[0]);
+	if (pid < 0) {
+		int r = inlay_error_sys(err, -errno, "make a process namespace");
+		(void)close(fds[1]);
+		return r;
+	}
+	c->holder = pid;
+	c->holder_fd = fds[1];
+	(void)snprintf(c->pids, sizeof c->pids, "/proc/%d/ns/pid", (int)pid);
+	return 0;
+}
+
+void contained_release(struct contained *c)
+{
+	if (c->holder <= 0)
+		return;
+	(void)close(c->holder_fd);
+	(void)kill(c->holder, SIGKILL);
+	/* Somebody who waits for every child may have been quicker. */
+	while (waitpid(c->holder, NULL, 0) < 0 && errno == EINTR)
+		;
+	c->holder = 0;
+}
+
+int contained_bundle(struct contained *c, struct oci_process *p, int dirfd, struct inlay_error *err)
 {
 	auto_buf struct inlay_buf b = {0};
 
+	contained_release(c);
+	int r = make_namespace(c, err);
 	p->spec = &c->spec;
 	p->root = c->root;
-	int r = oci_config(p, &b, err);
+	p->pids = c->pids;
+	if (r == 0)
+		r = oci_config(p, &b, err);
 	(void)unlinkat(dirfd, "pid", 0);
 	return r < 0 ? r
 		     : inlay_replace_file(dirfd, "config.json", b.data, b.len, CONFIG_MODE, 0, err);
@@ -219,45 +273,15 @@ bool contained_runs(const struct contained *c)
 
 /* ---- signals ---- */
 
-static bool default_is_death(int number)
-{
-	switch (number) {
-	case SIGCHLD:
-	case SIGCONT:
-	case SIGURG:
-	case SIGWINCH:
-	case SIGSTOP:
-	case SIGTSTP:
-	case SIGTTIN:
-	case SIGTTOU:
-		return false;
-	default:
-		return true;
-	}
-}
-
-/* The bit of a signal in a line of /proc/<pid>/status, like "SigCgt:\t0000000180000002". */
-static bool in_mask(const char *status, const char *name, int number)
-{
-	const char *line = strstr(status, name);
-
-	return line && strtoull(line + strlen(name), NULL, 16) >> (number - 1) & 1;
-}
-
 int contained_signal(pid_t pid, int number)
 {
 	auto_buf struct inlay_buf b = {0};
 	char path[64];
 
 	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-	if (default_is_death(number) &&
-	    inlay_read_file(AT_FDCWD, path, PROC_STATUS_MAX, &b, NULL) == 0) {
-		const char *text = inlay_buf_cstr(&b);
-		/* Before the runtime became the program, it is the runtime that hears. */
-		bool early = strncmp(text, "Name:\trunc:[", 12) == 0;
-		if (early ||
-		    (!in_mask(text, "SigCgt:", number) && !in_mask(text, "SigIgn:", number)))
-			number = SIGKILL;
-	}
-	return kill(pid, number) < 0 ? -errno : 0;
+	/* Before the runtime became the program it is the runtime that hears, and that does not end by it. */
+	if (inlay_read_file(AT_FDCWD, path, PROC_STATUS_MAX, &b, NULL) == 0 &&
+	    strncmp(inlay_buf_cstr(&b), "Name:\trunc:[", 12) == 0)
+		number = SIGKILL;
+	return kill(-pid, number) < 0 ? -errno : 0;
 }

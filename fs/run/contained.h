@@ -13,7 +13,10 @@ struct contained {
 	char root[CONTAINED_PATH_MAX];
 	char id[INLAY_CONTAINER_NAME_MAX];
 	char runtime[256]; /* the path of runc */
-	char podman[256];  /* that of podman, where programs are started by it; else "" */
+	pid_t holder;  /* the first process of its process namespace, a child of ours; 0 = none */
+	int holder_fd; /* it ends when this is closed */
+	char pids[64]; /* the path of that namespace */
+	char podman[256]; /* that of podman, where programs are started by it; else "" */
 };
 
 /* For what is called `name` in the workspace whose directory is ws_dir. Positive: INLAY_CONTAINER_NONE. Ended with
@@ -23,9 +26,15 @@ int contained_open(const char *ws_dir, const char *name, struct contained *ret,
 void contained_fini(struct contained *c);
 INLAY_DEFINE_FINI(struct contained, contained_fini)
 
-/* Writes config.json; `p` has everything but the spec and the root. */
-int contained_bundle(const struct contained *c, struct oci_process *p, int dirfd,
-		     struct inlay_error *err) inlay_must_check;
+/*
+ * Writes config.json; `p` has everything but the spec, the root and the process namespace, which is made here.
+ *
+ * That one's first process is a copy of us that waits for nothing but our end: so a container dies with who started it,
+ * however that ends, its program is a process like any other, for which signals do what they do outside, and what is
+ * left of it when the program ended goes at once.
+ */
+int contained_bundle(struct contained *c, struct oci_process *p, int dirfd, struct inlay_error *err)
+	inlay_must_check;
 
 /* Starts a program with these arguments (argv[0] is put in place) and descriptors 0, 1, 2; -1 = /dev/null. */
 int contained_spawn(const char *program, char **argv, const int fds[3], pid_t *ret,
@@ -47,10 +56,10 @@ bool contained_runs(const struct contained *c);
 /* The pid in the file `pid` of the bundle; 0 = there is none yet. */
 pid_t contained_pid(int dirfd);
 
-/*
- * Sends a signal to a container's first process. The kernel protects that one from signals that it left at their
- * default; where the default is to die, it dies all the same, as it would outside. A negative errno.
- */
+/* Ends all that runs in it. */
+void contained_release(struct contained *c);
+
+/* Sends a signal to a container's program and its group. A negative errno. */
 int contained_signal(pid_t pid, int number);
 
 #endif

@@ -268,8 +268,11 @@ int oci_config(const struct oci_process *p, struct inlay_buf *b, struct inlay_er
 		r = put_bind(b, p->shows, p->shows, "ro", err);
 	if (r == 0)
 		r = put_devices(p, b, err);
-	inlay_buf_printf(b, "],\"linux\":{\"rootfsPropagation\":\"rslave\",\"namespaces\":["
-			    "{\"type\":\"mount\"},{\"type\":\"pid\"},{\"type\":\"ipc\"}]");
+	inlay_buf_printf(
+		b,
+		"],\"linux\":{\"rootfsPropagation\":\"rslave\",\"namespaces\":["
+		"{\"type\":\"mount\"},{\"type\":\"ipc\"},{\"type\":\"pid\",\"path\":\"%s\"}]",
+		p->pids);
 	put_device_rules(p, b);
 	inlay_buf_printf(b, "}}\n");
 	return r < 0 ? r : inlay_buf_check(b, err);

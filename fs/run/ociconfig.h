@@ -4,7 +4,7 @@
 
 /*
  * config.json of an OCI bundle: as little as a runtime needs. The root with rslave propagation; proc, dev, devpts,
- * shm, sysfs; namespaces for mounts, processes and IPC; the host's network and its resolv.conf and hosts.
+ * shm, sysfs; namespaces for mounts and IPC, and one for processes that is there already; the host's network and its resolv.conf and hosts.
  */
 
 #include "inlay/container.h"
@@ -21,6 +21,7 @@ struct oci_process {
 	char *const *env; /* over all others */
 	char *const *
 		devices; /* of the host, seen inside under their own paths; NULL-terminated, NULL = none */
+	const char *pids; /* the process namespace that it joins: a path */
 	bool tty;
 };
 

@@ -58,7 +58,7 @@ static void add_words(struct args *a, char *const *list)
 int podman_start(const struct contained *c, struct oci_process *p, const char *dir,
 		 const int fds[3], pid_t *ret, struct inlay_error *err)
 {
-	auto_buf struct inlay_buf cwd = {0}, pid_file = {0};
+	auto_buf struct inlay_buf cwd = {0}, pid_file = {0}, pids = {0};
 	auto_free struct args *a = calloc(1, sizeof *a);
 	char files[LIMIT_BYTES], processes[LIMIT_BYTES];
 
@@ -74,6 +74,8 @@ int podman_start(const struct contained *c, struct oci_process *p, const char *d
 	add(a, "--rm");
 	add_option(a, "--name", c->id);
 	add_option(a, "--network", "host");
+	inlay_buf_printf(&pids, "ns:%s", p->pids);
+	add_option(a, "--pid", inlay_buf_cstr(&pids));
 	put_limit("nofile", RLIMIT_NOFILE, FILES_MAX, files);
 	put_limit("nproc", RLIMIT_NPROC, PROCESSES_MAX, processes);
 	add_option(a, "--ulimit", files);

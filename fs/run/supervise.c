@@ -190,7 +190,7 @@ static int start_in_box(struct supervisor *s, int out, int errors, pid_t *ret,
 	auto_buf struct inlay_buf workspace = {0}, program = {0};
 	const int fds[] = {-1, out, errors};
 
-	/* One that outlived its supervisor must not run beside this one. */
+	/* Of a supervisor that was killed; what ran in it is dead, but its name is taken. */
 	if (contained_runs(&s->box))
 		contained_delete(&s->box);
 	inlay_buf_printf(&workspace, "INLAY_WORKSPACE=%s", s->workspace);
@@ -287,7 +287,7 @@ static void delete_box(const struct supervisor *s)
 		contained_delete(&s->box);
 }
 
-/* To the program and its group; in a container the first process passes on what the others shall hear. */
+/* To the program and its group. */
 static int send_signal(struct supervisor *s, int number)
 {
 	pid_t first = *s->box.podman ? contained_pid(s->dirfd) : s->status.pid;
@@ -323,6 +323,7 @@ static void program_ended(struct supervisor *s, int status)
 	bool stopping = s->status.state == INLAY_RUN_STOPPING;
 	bool good = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
+	contained_release(&s->box);
 	if (in_box(s))
 		delete_box(s);
 	else

@@ -23,6 +23,10 @@ LOOP = "trap 'echo told to end; exit 0' TERM; echo up as $(id -u) in $(cat /etc/
        "while :; do cat hello; sleep 0.02; done"
 
 
+def parent(pid):
+    return int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+
+
 def gone(pid):
     """Ended, though whoever became its parent may not have looked yet."""
     with contextlib.suppress(FileNotFoundError):
@@ -152,10 +156,18 @@ def test_the_image_s_own_command_user_and_no_entrypoint(robot):
     robot.up()
     robot.wait_for_line("own command in /home/nav")
     assert robot.sh("id -u; id -g").out == "0\n44\n"
-    # It left SIGTERM at its default, which the kernel does not deliver to the first process of a container.
+    # It left SIGTERM at its default, which the kernel would not deliver to the first process of a container.
     before = time.monotonic()
     robot.inlay("stop", robot.ws, "nav")
     assert time.monotonic() - before < 8
+    # Nor would it to one that tidies up and then sends the signal to itself again, as node does.
+    robot.project("run: \"trap 'trap - TERM; kill -TERM $$' TERM; echo ready; while :; do sleep 0.1; done\"")
+    robot.up()
+    robot.wait_for_line("ready")
+    before = time.monotonic()
+    robot.inlay("stop", robot.ws, "nav")
+    assert time.monotonic() - before < 8
+    robot.project("run: {}\nentrypoint: []\nuser: 'root:video'")
     # Without a container to enter, one is made; its exit code is the command's.
     assert robot.sh("echo $FROM; exit 3", code=3).out == "image\n" and robot.containers == []
 
@@ -174,7 +186,8 @@ def test_a_remount_reaches_a_container_that_runs(robot):
                        "while :; do cat $w/hello $w/seen 2>&1; sleep 0.005; done")
     assert loop.stdout.readline() == b"up\n" and loop.stdout.readline() == b"hello\n"
     for round in range(4):
-        worker, = robot.inlay.worker_pids()
+        # The one of before `down` may still be ending.
+        worker, = until(lambda: len(robot.inlay.worker_pids()) == 1 and robot.inlay.worker_pids())
         os.kill(worker, signal.SIGKILL)
         until(lambda: robot.inlay.worker_pids() not in ([], [worker]))
         until(lambda: robot.inlay("status", "--json", robot.ws).json["mounted"])
@@ -202,10 +215,12 @@ def test_programs_survive_deaths(robot):
     until(lambda: robot.inlay.keeper_pid() is None)
     assert robot.ps["nav"]["pid"] == pid and robot.sh("cat hello").out == "hello\n"
     # The supervisor dies: its container goes before another one starts.
-    supervisor, = pids_with(f"supervise --dir {robot.inlay.state}/host")
+    both = pids_with(f"supervise --dir {robot.inlay.state}/host")
+    supervisor, = [p for p in both if parent(p) not in both]
     os.kill(supervisor, signal.SIGKILL)
+    until(lambda: gone(pid))
     now = until(lambda: robot.ps["nav"]["pid"] not in (0, pid) and robot.ps["nav"]["pid"])
-    assert gone(pid) and len(robot.containers) == 1
+    assert len(robot.containers) == 1
     # The worker dies: what had its working directory there is started in the new mount.
     os.kill(robot.inlay.worker_pids()[0], signal.SIGKILL)
     until(lambda: robot.ps["nav"]["pid"] not in (0, now))
@@ -398,7 +413,7 @@ def test_a_container_of_somebody_else(inlay, root, src, runc, podman):
 
 
 def test_from_a_recipe_to_a_process_on_a_host(remote, root, sshd, runc):
-    """One command: built (once), pushed (once), run; then a change of code, then one of the image."""
+    """One command: built (once), pushed (once), run; then a change of code, for which nothing is built."""
     if not shutil.which("buildah"):
         pytest.skip("needs buildah")
     r = Robot(remote, root)
@@ -418,10 +433,6 @@ def test_from_a_recipe_to_a_process_on_a_host(remote, root, sshd, runc):
         second = r.up()
         assert "unchanged" in second.out + second.err and " sent, " not in second.out + second.err
         assert remote(*inside, "echo $WHICH $(cat hello)").out == "dev changed\n"
-        write(recipe / "rootfs.tar", images.rootfs("two"))
-        third = r.up()
-        assert " sent, " in third.out + third.err
-        assert remote(*inside, "cat /etc/marker hello").out == "two\nchanged\n"
         assert len(r.containers) == 1
     finally:
         r.end()
