@@ -4,7 +4,8 @@
 
 /*
  * config.json of an OCI bundle: as little as a runtime needs. The root with rslave propagation; proc, dev, devpts,
- * shm, sysfs; namespaces for mounts and IPC, and one for processes that is there already; the host's network and its resolv.conf and hosts.
+ * shm, sysfs; namespaces for mounts and IPC, and one for processes that is there already; the host's network and
+ * its resolv.conf and hosts.
  */
 
 #include "inlay/container.h"
