@@ -99,22 +99,29 @@ def test_what_does_not_fit_into_memory(watching, inlay, near, src):
 
 
 @pytest.mark.parametrize("size", [100_000, 6 << 20])
-def test_one_host_lost_what_is_built_on(watching, near, src, size):
-    """It says NAK and gets its own; nobody else notices."""
+def test_one_host_lost_what_is_built_on(watching, near, root, src, size):
+    """It says NAK and gets its own, over the same connection; nobody else notices."""
     write(src / "f", noise(size, 1))
     write(src / "g", noise(size, 2))
+    write(src / "small", "line\n" * 100)
     w = watching(3)
+    made = connections(near, root)
     for loose in (near.home("n1") / ".local/state/inlay/host/store").glob("loose/*/*"):
         loose.unlink()
     new = bytearray((src / "f").read_bytes())
-    new[5000:5000] = b"an edit"
-    os.rename(write(src.parent / "new", bytes(new)), src / "f")
+    new[5000:5000] = new[-5000:-5000] = b"an edit"
+    # Both in one change set; the small one comes first, and stays.
+    write(src.parent / "new/small", "line\n" * 101)
+    write(src.parent / "new/f", bytes(new))
+    for name in ("small", "f"):
+        os.rename(src.parent / "new" / name, src / name)
     events = all_show(w)
-    assert [events[n]["codecs"]["delta"]["objects"] for n in ("n0", "n2")] == [1, 1]
+    assert [events[n]["codecs"]["delta"]["objects"] for n in ("n0", "n2")] == [2, 2]
     assert events["n1"]["codecs"]["whole"]["objects"] >= 1
     w.flush(src)
     assert (near.home("n1") / "ws/f").read_bytes() == bytes(new)
     same_everywhere(near, ["n0", "n2"], src)
+    assert made() == []
 
 
 def test_a_stopped_host_holds_nobody_up(watching, near, src):
@@ -352,11 +359,14 @@ def test_forty_hosts_of_which_some_fail(inlay, near, ill, src):
 
 def test_connections_are_made_some_at_a_time(inlay, near, root, src):
     write(src / "f", "x\n")
+    targets = [f"n{i}:ws" for i in range(40)]
+    inlay("sync", "-q", src, *targets)              # inlayd is there
     (root / "now").mkdir()
     near.before(f"touch {root}/now/$2; ls {root}/now | wc -l >> {root}/log; sleep 0.2; rm {root}/now/$2")
-    inlay("sync", "-q", src, *[f"n{i}:ws" for i in range(30)])
-    # The first of each host finds no inlayd, brings it, and comes again.
-    assert 8 <= max(int(n) for n in (root / "log").read_text().split()) <= 32
+    inlay("sync", "-q", src, *targets)
+    most = max(int(n) for n in (root / "log").read_text().split())
+    # 16; on a machine that is very busy some take so long that they do not count any more.
+    assert 8 <= most <= 24
 
 
 def test_groups_of_hosts(inlay, near, root):
