@@ -186,7 +186,7 @@ static int overdue(struct holder *h, struct inlay_error *err)
 
 static int turn(struct holder *h, struct inlay_error *err)
 {
-	int r = trunk_turn(&h->trunk, h->shut ? -1 : DOOR_FD, deadline_of(h), err);
+	int r = trunk_turn(&h->trunk, DOOR_FD, deadline_of(h), err);
 
 	if (r == TRUNK_WOKEN)
 		return answer_door(h, err);
@@ -199,7 +199,8 @@ static int turn(struct holder *h, struct inlay_error *err)
 
 static void hold(struct holder *h)
 {
-	while (!h->shut || (h->open && h->trunk.count > 0)) {
+	/* Who shuts the door has ended his sessions. */
+	while (!h->shut) {
 		struct inlay_error err = {0};
 		if (!h->open) {
 			struct pollfd p = {.fd = DOOR_FD, .events = POLLIN};
@@ -218,7 +219,7 @@ static void hold(struct holder *h)
 		}
 		close_line(h, true);
 	}
-	close_line(h, false);
+	close_line(h, h->open && !h->trunk.conn.greeted);
 }
 
 /* ---- those who have the door ---- */

@@ -473,6 +473,11 @@ def test_a_shared_connection_that_fails(inlay, near, root, src):
     assert tree(near.home("n1") / "b") == tree(src)
     r = inlay("sync", "--connect-timeout", "1s", src, "hangs:a", "hangs:b", code=124)
     assert r.err.count("did not answer") == 2, r.err
+    # Nobody waits for it at the end either.
+    w = Watch(inlay, src, "hangs:a", "hangs:b", "n1:a")
+    w.visible("n1:a")
+    begun = time.monotonic()
+    assert w.end() == 0 and time.monotonic() - begun < 10
 
 
 def test_a_session_that_does_not_read_stops_no_other(inlay, near, root, src):
