@@ -37,10 +37,15 @@ void basis_init(struct basis *b, int dir, uint64_t cap)
 	(void)pthread_mutex_init(&b->lock, NULL);
 }
 
+static void end_delta(struct basis *b, const struct inlay_digest *to);
+
 void basis_fini(struct basis *b)
 {
 	inlay_store_put_abort(b->put);
 	blocks_maker_fini(&b->making);
+	end_delta(b, NULL);
+	for (size_t i = 0; i < BASIS_DELTAS; i++)
+		inlay_buf_fini(&b->deltas[i].bytes);
 	inlay_store_close(b->young);
 	inlay_store_close(b->old);
 	(void)pthread_mutex_destroy(&b->lock);
@@ -149,12 +154,66 @@ void basis_put(struct basis *b, const void *bytes, size_t len)
 	put(b, bytes, len);
 }
 
-void basis_put_begin(struct basis *b, uint64_t size)
+/* What differs from its predecessor, when sums of that are kept: it is read for its id anyway. */
+static int take_delta(void *ctx, const void *bytes, size_t len, struct inlay_error *err)
+{
+	struct inlay_buf *to = ctx;
+
+	if (to->len + len > BASIS_DELTA_BYTES)
+		return inlay_error_set(err, -EFBIG, "too much is new");
+	inlay_buf_add(to, bytes, len);
+	return inlay_buf_check(to, err);
+}
+
+static void begin_delta(struct basis *b, const struct inlay_digest *old)
+{
+	struct basis_delta *d = &b->deltas[b->next_delta];
+
+	inlay_buf_fini(&d->bytes);
+	*d = (struct basis_delta){.from = *old};
+	if (basis_get_blocks(b, old, &b->from) &&
+	    blocks_delta_new(&b->from, take_delta, &d->bytes, &b->delta, NULL) < 0)
+		blocks_fini(&b->from);
+}
+
+static void end_delta(struct basis *b, const struct inlay_digest *to)
+{
+	struct basis_delta *d = &b->deltas[b->next_delta];
+
+	if (!b->delta)
+		return;
+	if (to && blocks_delta_end(b->delta, NULL) == 0) {
+		d->to = *to;
+		d->whole = true;
+		b->next_delta = (b->next_delta + 1) % BASIS_DELTAS;
+	}
+	blocks_delta_free(take_ptr(b->delta));
+	blocks_fini(&b->from);
+}
+
+bool basis_get_delta(struct basis *b, const struct inlay_digest *from,
+		     const struct inlay_digest *to, struct inlay_buf *ret)
+{
+	scope_lock(&b->lock);
+	for (size_t i = 0; i < BASIS_DELTAS; i++) {
+		const struct basis_delta *d = &b->deltas[i];
+		if (!d->whole || !inlay_digest_equal(&d->from, from) ||
+		    !inlay_digest_equal(&d->to, to))
+			continue;
+		inlay_buf_add(ret, d->bytes.data, d->bytes.len);
+		return !ret->failed;
+	}
+	return false;
+}
+
+void basis_put_begin(struct basis *b, uint64_t size, const struct inlay_digest *old)
 {
 	scope_lock(&b->lock);
 	b->makes = b->cap > 0 && too_large(b, size);
 	if (b->makes)
 		blocks_begin(&b->making, size);
+	if (b->makes && old)
+		begin_delta(b, old);
 	if (b->makes || !ready(b))
 		return;
 	int r = inlay_store_put_begin(b->young, size, &b->put, NULL);
@@ -179,6 +238,8 @@ void basis_put_bytes(struct basis *b, const void *bytes, size_t len)
 	scope_lock(&b->lock);
 	if (b->makes)
 		blocks_feed(&b->making, bytes, len);
+	if (b->delta && blocks_delta_feed(b->delta, bytes, len, NULL) < 0)
+		end_delta(b, NULL);
 	if (b->put && inlay_store_put_write(b->put, bytes, len, NULL) < 0)
 		end_put(b, false);
 }
@@ -232,6 +293,7 @@ void basis_put_end(struct basis *b, const struct inlay_digest *id)
 {
 	scope_lock(&b->lock);
 	end_put(b, id);
+	end_delta(b, id);
 	if (b->makes && id)
 		keep_blocks(b, id);
 	blocks_maker_fini(&b->making);

@@ -34,6 +34,15 @@ enum {
 	/* A larger content is not kept: together with its successor it would exceed INLAY_DELTA_MAX. */
 	BASIS_OBJECT_MAX = 64 << 20,
 	BASIS_BLOCKS_FILES = 32,
+	BASIS_DELTAS = 8,            /* that were made while the new content was read, ... */
+	BASIS_DELTA_BYTES = 1 << 20, /* ... each of that size at most; in memory alone */
+};
+
+/* From one content to another one, in librsync's format. */
+struct basis_delta {
+	struct inlay_digest from, to;
+	struct inlay_buf bytes;
+	bool whole; /* it was made to its end */
 };
 
 struct basis {
@@ -45,6 +54,10 @@ struct basis {
 	struct inlay_store_put *put; /* of a content in pieces */
 	struct blocks_maker making;  /* likewise, of a larger one */
 	bool makes;
+	struct blocks from; /* of the old content, while `delta` is made */
+	struct blocks_delta *delta;
+	struct basis_delta deltas[BASIS_DELTAS];
+	unsigned next_delta; /* of deltas: the one that is made, or the next one */
 };
 
 /* $INLAY_BASIS_SIZE ("500M"; 0 = keep nothing), or BASIS_DEFAULT_BYTES. */
@@ -59,13 +72,17 @@ bool basis_has(struct basis *b, const struct inlay_digest *id);
 bool basis_get(struct basis *b, const struct inlay_digest *id, struct inlay_buf *to);
 
 void basis_put(struct basis *b, const void *bytes, size_t len);
-/* In pieces; its id comes with its end, NULL forgets it. */
-void basis_put_begin(struct basis *b, uint64_t size);
+/* In pieces; its id comes with its end, NULL forgets it. `old` (may be NULL): what it takes the place of. */
+void basis_put_begin(struct basis *b, uint64_t size, const struct inlay_digest *old);
 void basis_put_bytes(struct basis *b, const void *bytes, size_t len);
 void basis_put_end(struct basis *b, const struct inlay_digest *id);
 
 /* The sums of a content's blocks; false when they are not there. */
 bool basis_has_blocks(struct basis *b, const struct inlay_digest *id);
 bool basis_get_blocks(struct basis *b, const struct inlay_digest *id, struct blocks *ret);
+
+/* A delta that was made while `to` was put as the successor of `from`: appended, false when there is none. */
+bool basis_get_delta(struct basis *b, const struct inlay_digest *from,
+		     const struct inlay_digest *to, struct inlay_buf *ret);
 
 #endif

@@ -203,9 +203,9 @@ static int on_whole(void *ctx, const void *bytes, size_t len, const struct inlay
 	return r == 0 ? on_end(ctx, id, err) : r;
 }
 
-/* What changed is in one place: head and tail are copied, nothing is searched. */
-static int send_trimmed(struct files *fs, const struct plan_file *f, const struct inlay_buf *delta,
-			struct inlay_error *err)
+/* A delta that is there already. */
+static int send_ready(struct files *fs, const struct plan_file *f, const struct inlay_buf *delta,
+		      struct inlay_error *err)
 {
 	struct sender *s = &fs->p->sender;
 	struct objects_frame frame = {.level = LARGE_LEVEL, .bytes = delta->len};
@@ -232,7 +232,7 @@ static int send_difference(struct files *fs, size_t i, const struct inlay_buf *n
 	auto_buf struct inlay_buf delta = {0};
 
 	if (rdiff_trim(fs->old.data, fs->old.len, now->data, now->len, &delta))
-		return send_trimmed(fs, f, &delta, err);
+		return send_ready(fs, f, &delta, err);
 	int r = open_frame(fs, f->size, LARGE_LEVEL, err);
 	return r == 0 ? fs->consumer.whole(fs->consumer.ctx, now->data, now->len, &f->id, err) : r;
 }
@@ -264,11 +264,15 @@ static int send_large(struct files *fs, size_t i, struct inlay_error *err)
 static int send_blocks(struct files *fs, size_t i, struct inlay_error *err)
 {
 	const struct plan_file *f = &fs->p->plan.files[i];
+	auto_buf struct inlay_buf delta = {0};
 	struct blocks blocks;
 
 	/* Another file with the same content may have come first. */
 	if (sender_has(&fs->p->sender, &f->id))
 		return 0;
+	/* It was made while the file was hashed. */
+	if (basis_get_delta(&fs->p->source->basis, &f->basis, &f->id, &delta))
+		return done(fs, i, send_ready(fs, f, &delta, err));
 	if (!basis_get_blocks(&fs->p->source->basis, &f->basis, &blocks)) {
 		fs->ways[i] = WAY_WHOLE;
 		return 0;

@@ -290,11 +290,32 @@ static int read_whole(int fd, uint64_t size, struct inlay_buf *b, bool *ret_torn
 	return r;
 }
 
+/* What was at a path when the trees were built last; false when that was no file. */
+static bool was_there(struct source *s, const char *path, struct inlay_digest *ret)
+{
+	struct inlay_snapshot *before = s->built ? s->built : s->old;
+	struct inlay_entry e = {.mode = S_IFDIR};
+	struct inlay_root root = {0};
+	int r = before && inlay_snapshot_root(before, &root) ? 0 : -ENOENT;
+
+	e.id = root.tree;
+	while (r == 0 && *path) {
+		auto_of(inlay_dir_close) struct inlay_dir dir = {0};
+		size_t len = strcspn(path, "/");
+		r = S_ISDIR(e.mode) ? inlay_dir_open(s->trees, &e.id, &dir, NULL) : -ENOTDIR;
+		if (r == 0)
+			r = inlay_dir_find(&dir, path, len, &e, NULL);
+		path += len + (path[len] == '/');
+	}
+	*ret = e.id;
+	return r == 0 && S_ISREG(e.mode);
+}
+
 /* A large file goes to the consumer while it is hashed. A torn one is filled up: the stream has promised
  * its size. */
 static int read_pieces(int fd, uint64_t size, const struct source_consumer *c, struct basis *basis,
-		       struct inlay_digest *ret, bool *ret_torn, const char *path,
-		       struct inlay_error *err)
+		       const struct inlay_digest *old, struct inlay_digest *ret, bool *ret_torn,
+		       const char *path, struct inlay_error *err)
 {
 	auto_free uint8_t *buf = malloc(PIECE_BYTES);
 	struct inlay_hasher h;
@@ -306,7 +327,7 @@ static int read_pieces(int fd, uint64_t size, const struct source_consumer *c, s
 	inlay_hasher_init(&h);
 	*ret_torn = false;
 	if (basis)
-		basis_put_begin(basis, size);
+		basis_put_begin(basis, size, old);
 	int r = c->begin ? c->begin(c->ctx, size, err) : 0;
 	while (r == 0 && left > 0) {
 		size_t want = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
@@ -360,10 +381,12 @@ static int read_small(struct reader *r, struct inlay_dirty *d, int fd, uint64_t 
 static int read_large(struct reader *r, struct inlay_dirty *d, int fd, uint64_t size,
 		      struct inlay_error *err)
 {
-	struct inlay_digest id;
+	struct inlay_digest id, old;
 	bool torn;
-	int result = read_pieces(fd, size, r->c, &r->s->basis, &id, &torn, inlay_buf_cstr(&r->path),
-				 err);
+	const char *path = inlay_buf_cstr(&r->path);
+	bool was = size > BASIS_OBJECT_MAX && was_there(r->s, path, &old);
+	int result =
+		read_pieces(fd, size, r->c, &r->s->basis, was ? &old : NULL, &id, &torn, path, err);
 
 	if (result < 0)
 		return result;
@@ -485,7 +508,7 @@ int source_read_path(struct source *s, const char *path, const struct inlay_dige
 		return SOURCE_AGAIN;
 	uint64_t size = (uint64_t)st.st_size;
 	if (size > SMALL_FILE_BYTES) {
-		r = read_pieces(fd, size, c, NULL, &got, &torn, path, err);
+		r = read_pieces(fd, size, c, NULL, NULL, &got, &torn, path, err);
 		bool same = r == 0 && !torn && inlay_digest_equal(&got, id);
 		if (r == 0)
 			r = c->end(c->ctx, same ? id : NULL, err);

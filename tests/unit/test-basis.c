@@ -55,11 +55,11 @@ static void contents_come_back_also_later(void **state)
 	assert_false(basis_has(&b, &small));
 	basis_put(&b, buf, 5000);
 	struct inlay_digest large = content(buf, sizeof buf, 2);
-	basis_put_begin(&b, sizeof buf);
+	basis_put_begin(&b, sizeof buf, NULL);
 	basis_put_bytes(&b, buf, 40000);
 	basis_put_bytes(&b, buf + 40000, sizeof buf - 40000);
 	basis_put_end(&b, &large);
-	basis_put_begin(&b, 7);
+	basis_put_begin(&b, 7, NULL);
 	basis_put_bytes(&b, "dropped", 7);
 	basis_put_end(&b, NULL);
 	struct inlay_digest dropped;
@@ -116,7 +116,7 @@ static void what_is_too_large_is_not_kept(void **state)
 	struct inlay_digest id = content(buf, sizeof buf, 1);
 	basis_put(&b, buf, sizeof buf);
 	assert_false(basis_has(&b, &id));
-	basis_put_begin(&b, BASIS_OBJECT_MAX + 1);
+	basis_put_begin(&b, BASIS_OBJECT_MAX + 1, NULL);
 	basis_put_bytes(&b, buf, sizeof buf);
 	basis_put_end(&b, &id);
 	basis_fini(&b);
@@ -239,6 +239,60 @@ static void the_size_can_be_configured(void **state)
 	(void)unsetenv("INLAY_BASIS_SIZE");
 }
 
+static struct inlay_digest put_large(struct basis *b, const uint8_t *buf, size_t len,
+				     const struct inlay_digest *old)
+{
+	struct inlay_digest id;
+
+	inlay_digest_of(buf, len, &id);
+	basis_put_begin(b, len, old);
+	for (size_t at = 0; at < len; at += 50000)
+		basis_put_bytes(b, buf + at, len - at < 50000 ? len - at : 50000);
+	basis_put_end(b, &id);
+	return id;
+}
+
+/* Of what is too large to be kept: sums, and what its successor has that is new. */
+static void successors_of_large_ones(void **state)
+{
+	static uint8_t buf[3 << 20];
+	struct inlay_buf delta = {0};
+	struct blocks sums;
+	struct basis b;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof buf; i++)
+		buf[i] = (uint8_t)(i * i >> 7);
+	basis_init(&b, dir, 1 << 20);
+	struct inlay_digest first = put_large(&b, buf, sizeof buf, NULL);
+	assert_true(!basis_has(&b, &first) && basis_has_blocks(&b, &first));
+	buf[1000000] ^= 1;
+	struct inlay_digest second = put_large(&b, buf, sizeof buf, &first);
+	assert_false(basis_get_delta(&b, &second, &first, &delta));
+	assert_true(basis_get_delta(&b, &first, &second, &delta));
+	assert_true(delta.len > BLOCKS_LENGTH_MIN && delta.len < BLOCKS_LENGTH_MIN + 100);
+	/* much of it is new; there is nothing of the old one; the sums stay */
+	for (size_t i = 0; i < sizeof buf; i++)
+		buf[i] = (uint8_t)((i * 2654435761u) >> 13);
+	struct inlay_digest third = put_large(&b, buf, sizeof buf, &second);
+	assert_false(basis_get_delta(&b, &second, &third, &delta));
+	struct inlay_digest unknown = {{1}}, fourth = put_large(&b, buf, sizeof buf - 1, &unknown);
+	assert_false(basis_get_delta(&b, &unknown, &fourth, &delta));
+	basis_fini(&b);
+	basis_init(&b, dir, 1 << 20);
+	assert_false(basis_get_delta(&b, &first, &second, &delta));
+	assert_true(basis_get_blocks(&b, &third, &sums) && sums.size == sizeof buf);
+	blocks_fini(&sums);
+	/* so many, and no more */
+	for (unsigned i = 0; i < BASIS_BLOCKS_FILES + 3; i++) {
+		memcpy(buf, &i, sizeof i);
+		fourth = put_large(&b, buf, 200000, NULL);
+	}
+	assert_true(basis_has_blocks(&b, &fourth) && !basis_has_blocks(&b, &first));
+	basis_fini(&b);
+	inlay_buf_fini(&delta);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -249,6 +303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damage_is_no_content, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lost_cache_is_made_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(threads_share_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(successors_of_large_ones, setup, teardown),
 		cmocka_unit_test(the_size_can_be_configured),
 	};
 
