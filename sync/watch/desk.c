@@ -146,6 +146,8 @@ static void begin_flush(struct live *l, struct live_client *c)
 		return;
 	}
 	watcher_poll_cold(l->watcher);
+	/* A file that changed under the reader a moment ago is at rest by now, or it is left out again. */
+	survey_unhold(l);
 	survey(l);
 	if (l->away || l->failed) {
 		send_end(c->fd, l->away ? INLAY_EXIT_HALT : INLAY_EXIT_FAILURE, l->why);

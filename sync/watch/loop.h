@@ -73,6 +73,8 @@ void live_note(struct live *l, const char *fmt, ...) inlay_printf(2, 3) __attrib
 void survey(struct live *l);
 /* Is the folder where it was? Tells when that changes. */
 void survey_place(struct live *l);
+/* Files that are held are looked at by the next survey. */
+void survey_unhold(struct live *l);
 /* Accepts the folder that is there now. */
 int survey_accept(struct live *l, struct inlay_error *err) inlay_must_check;
 /* True when there is something to look at at once, whatever time it is. */

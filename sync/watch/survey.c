@@ -112,6 +112,12 @@ static void release(struct live *l, struct pathset *paths, int64_t now)
 			pathset_add(paths, l->held[i].path, strlen(l->held[i].path), "", 0);
 }
 
+void survey_unhold(struct live *l)
+{
+	for (size_t i = 0; i < l->held_count; i++)
+		l->held[i].until_ns = 0;
+}
+
 /* Those that went through this time. */
 static void forget_held(struct live *l, int64_t now)
 {
