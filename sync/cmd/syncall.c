@@ -78,6 +78,10 @@ static int start(struct run *run, const struct config_component *c, struct one *
 		put(argv, &n, "--exclude");
 		put(argv, &n, c->ignore.items[i]);
 	}
+	for (size_t i = 0; i < c->redirect.count; i++) {
+		put(argv, &n, "--redirect");
+		put(argv, &n, c->redirect.items[i]);
+	}
 	for (char *const *o = run->s->options; *o; o++)
 		put(argv, &n, *o);
 	put(argv, &n, "--");

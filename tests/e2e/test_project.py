@@ -495,6 +495,20 @@ def test_a_hook_that_forks_away_holds_nothing_up(project, hosts):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("command", [["sync"], ["up", "--once", "--trust"]])
+def test_a_redirected_directory_is_local_storage(project, hosts, command):
+    where = project.where
+    write(where / "inlay.yaml", "version: 1\nhosts: [bot1]\ncomponents:\n"
+          "  web: {source: web, target: ws/web, redirect: [log], timeouts: {connect: 30s, push: 1m}}\n")
+    project(*command, cwd=where)
+    before = project("status", "--json", "bot1:ws/web").rows[0]
+    assert before["redirects"] == ["log"]
+    write(home(hosts, "bot1") / "ws/web/log/x", "written\n")
+    write(home(hosts, "bot1") / "ws/web/y", "written\n")
+    after = project("status", "--json", "bot1:ws/web").rows[0]
+    assert after["upper_entries"] == before["upper_entries"] + 1
+
+
 def test_a_source_that_is_none_is_named(project, hosts):
     where = failing(project, "'true'")
     write(where / "inlay.yaml", (where / "inlay.yaml").read_text().replace("source: web", "source: web/a.txt"))

@@ -207,6 +207,42 @@ static void messages_come_back(void **state)
 	inlay_buf_fini(&b);
 }
 
+static void outcomes_come_back_and_stand_in_a_row(void **state)
+{
+	struct inlay_buf b = {0}, row = {0};
+	struct message_outcome m = {.name = message_text_of("nav.build"),
+				    .has_good = true,
+				    .good = {{9}},
+				    .time_ns = 5,
+				    .took_ns = 1ull << 40,
+				    .generation = 7,
+				    .status = 3 << 8,
+				    .timed_out = true},
+			       back;
+	struct message_text rest, one;
+	size_t count = 0;
+
+	(void)state;
+	message_encode_outcome(&b, &m);
+	assert_ok(message_decode_outcome(b.data, b.len, &back, &err));
+	assert_true(back.name.len == 9 && back.has_good && back.timed_out && back.generation == 7);
+	assert_true(back.took_ns == 1ull << 40 && back.status == 3 << 8 && back.time_ns == 5);
+	assert_true(inlay_digest_equal(&m.good, &back.good));
+	for (size_t cut = 0; cut < b.len; cut++)
+		assert_result(message_decode_outcome(b.data, cut, &back, &err), -EPROTO);
+	for (int i = 0; i < 3; i++)
+		message_add_text(&row, b.data, b.len);
+	rest = (struct message_text){(const char *)row.data, row.len};
+	for (; message_next_text(&rest, &one); count++)
+		assert_int_equal(one.len, b.len);
+	assert_int_equal(count, 3);
+	/* One that is cut ends it. */
+	rest = (struct message_text){(const char *)row.data, b.len};
+	assert_false(message_next_text(&rest, &one));
+	inlay_buf_fini(&row);
+	inlay_buf_fini(&b);
+}
+
 static void messages_of_the_upper_come_back(void **state)
 {
 	struct inlay_buf b = {0};
@@ -807,6 +843,7 @@ int main(void)
 		cmocka_unit_test(a_cut_inside_a_frame_is_an_error),
 		cmocka_unit_test(waiting_ends_with_its_deadline),
 		cmocka_unit_test(messages_come_back),
+		cmocka_unit_test(outcomes_come_back_and_stand_in_a_row),
 		cmocka_unit_test(messages_of_the_upper_come_back),
 		cmocka_unit_test(messages_of_images_come_back),
 		cmocka_unit_test(a_longer_hello_is_understood),
