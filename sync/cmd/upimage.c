@@ -419,6 +419,22 @@ static size_t drop_failed(struct raising *r)
 	return failed;
 }
 
+/* What another component on that host was told to lack need not be asked for again. */
+static bool lacks_already(struct raising *r, struct site *p)
+{
+	for (size_t i = 0; i < number(r, p); i++) {
+		const struct site *o = &r->up->sites.list[i];
+		const struct config_image *a = p->component->base, *b = o->component->base;
+		if (!r->sites[i].needs_push || o->host != p->host || !same_text(a->name, b->name) ||
+		    !same_text(a->variant, b->variant))
+			continue;
+		rooting_of(r, p)->image = r->sites[i].image;
+		rooting_of(r, p)->needs_push = true;
+		return true;
+	}
+	return false;
+}
+
 static int raise_all(struct raising *r, struct inlay_error *err)
 {
 	struct sites *all = &r->up->sites;
@@ -430,7 +446,8 @@ static int raise_all(struct raising *r, struct inlay_error *err)
 	if (e < 0)
 		return e;
 	for (size_t i = 0; i < all->count; i++)
-		if (all->list[i].component->base && !r->sites[i].failed)
+		if (all->list[i].component->base && !r->sites[i].failed &&
+		    !lacks_already(r, &all->list[i]))
 			give_root(r, &all->list[i], false);
 	for (size_t i = 0; i < r->images->count; i++) {
 		bool needed = false;
