@@ -383,11 +383,11 @@ def test_a_container_of_somebody_else(inlay, root, src, runc, podman):
 
     def shared():
         return [r["text"] for r in inlay("doctor", "--json", code=None).rows if r.get("check") == "shared"]
+    subprocess.run(["mount", "--bind", above, above], check=True)
+    subprocess.run(["mount", "--make-private", above], check=True)
     inlay.sync(src, above / "nav")
     assert "not on a shared mount" in shared()[0]
     inlay("umount", above / "nav")
-    subprocess.run(["mount", "--bind", above, above], check=True)
-    subprocess.run(["mount", "--make-private", above], check=True)
     subprocess.run(["mount", "--make-shared", above], check=True)
     inlay("mount", above / "nav")
     assert f"-v {above}:/ws:rslave" in shared()[0] and "not on" not in shared()[0]
