@@ -214,13 +214,13 @@ static int ended(struct client *c, struct inlay_error *err)
 	auto_buf struct inlay_buf noise = c->conn.noise;
 	char machine[32];
 
+	c->conn.noise = (struct inlay_buf){0};
 	if (c->greeted || c->options.door) {
 		int r = inlay_error_set(err, -ECONNRESET, "%s: the connection was lost",
 					host_name(c));
 		(void)inlay_error_set_exit(err, INLAY_EXIT_CONNECT);
 		return r;
 	}
-	c->conn.noise = (struct inlay_buf){0};
 	/* What is still in the input cannot be a magic any more. */
 	inlay_buf_add(&noise, c->conn.in.data + c->conn.in_at, c->conn.in.len - c->conn.in_at);
 	conn_fini(&c->conn);
