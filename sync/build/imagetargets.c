@@ -250,6 +250,7 @@ static int prepare_bootstrap(struct image_targets *t, struct image_target *one, 
 
 	if (r < 0)
 		return r;
+	word(l, "", t->recipe.program);
 	word(l, "--variant=", inlay_buf_cstr(&b->style));
 	word(l, "--architectures=", debian_architecture(one->key.platform));
 	if (b->packages.len > 0)
@@ -265,6 +266,16 @@ static int prepare_bootstrap(struct image_targets *t, struct image_target *one, 
 	return 0;
 }
 
+/*
+ * buildah and podman build into their own storage and write the archive from there: buildah 1.28 fails with "image not
+ * known" where it is told to build an archive and has all of it in its cache.
+ */
+static const char build_and_save[] =
+	"builder=$1 out=$2; shift 2; "
+	"\"$builder\" build --layers --iidfile \"$out.id\" \"$@\" && "
+	"\"$builder\" push -q \"$(cat \"$out.id\")\" \"oci-archive:$out\"; "
+	"r=$?; rm -f \"$out.id\"; exit $r";
+
 static int prepare_container(struct image_targets *t, struct image_target *one, struct line *l,
 			     struct inlay_error *err)
 {
@@ -278,21 +289,25 @@ static int prepare_container(struct image_targets *t, struct image_target *one, 
 	int r = inlay_write_all(fd, text->data, text->len, one->recipe, err);
 	if (r < 0)
 		return r;
-	if (kind == BUILDER_DOCKER)
+	if (kind == BUILDER_DOCKER) {
+		word(l, "", t->recipe.program);
 		word(l, "", "buildx");
-	word(l, "", "build");
+		word(l, "", "build");
+		word(l, "--output=type=oci,dest=", out_name(t, one));
+	} else {
+		word(l, "", "/bin/sh");
+		word(l, "", "-c");
+		word(l, "", build_and_save);
+		word(l, "", "inlay");
+		word(l, "", t->recipe.program);
+		word(l, "", out_name(t, one));
+	}
 	word(l, "--platform=", one->key.platform);
 	if (*one->key.variant)
 		word(l, "--target=", one->key.variant);
 	for (size_t i = 0; i < t->arg_count; i++)
 		word(l, "--build-arg=", t->args[i]);
 	word(l, "--file=", t->recipe.on ? BUILD_HOST_RECIPE : one->recipe);
-	if (kind == BUILDER_DOCKER) {
-		word(l, "--output=type=oci,dest=", out_name(t, one));
-	} else {
-		word(l, "", "--layers");
-		word(l, "--tag=oci-archive:", out_name(t, one));
-	}
 	word(l, "", t->recipe.on ? BUILD_HOST_CONTEXT : t->dir);
 	return 0;
 }
@@ -349,7 +364,6 @@ int image_target_prepare(struct image_targets *t, struct image_target *one, stru
 	(void)snprintf(one->out, sizeof one->out, "%s/%s-%d.tar", t->work, name, (int)getpid());
 	(void)snprintf(one->recipe, sizeof one->recipe, "%s/%s-%d.recipe", t->work, name,
 		       (int)getpid());
-	word(&l, "", t->recipe.program);
 	int r = t->recipe.kind == BUILDER_MMDEBSTRAP ? prepare_bootstrap(t, one, &l, err)
 						     : prepare_container(t, one, &l, err);
 	if (r == 0)
