@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -435,4 +436,13 @@ int inlay_signal_fd(const int *signals, int *ret_fd, struct inlay_error *err)
 	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 	*ret_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return *ret_fd < 0 ? inlay_error_sys(err, -errno, "set up signals") : 0;
+}
+
+void inlay_give_memory_back(void)
+{
+	/* The sanitizers allocate by themselves, so glibc's own heap is never made ready, and two threads that come here
+	 * at once crash while it is. */
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+	(void)malloc_trim(0);
+#endif
 }

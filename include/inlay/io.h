@@ -93,4 +93,9 @@ int64_t inlay_monotonic_ns(void); /* CLOCK_MONOTONIC */
  * signalfd_siginfo from *ret_fd, which does not block. */
 int inlay_signal_fd(const int *signals, int *ret_fd, struct inlay_error *err) inlay_must_check;
 
+/* ---- memory ---- */
+
+/* What was freed goes back to the kernel: for the end of work that took much. */
+void inlay_give_memory_back(void);
+
 #endif

@@ -2,7 +2,6 @@
 #include "inlay/session.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -286,7 +285,7 @@ static int hear_commit(struct serve *s, const struct frame *f, struct inlay_erro
 		return r;
 	serve_mount(s);
 	if (m.changed > LARGE_SET)
-		(void)malloc_trim(0);
+		inlay_give_memory_back();
 	return send_visible(s, &gen, inlay_monotonic_ns() - start, err);
 }
 
@@ -419,5 +418,5 @@ void inlay_serve(struct inlay_host *host, int rfd, int wfd)
 	inlay_buf_fini(&s.before);
 	inlay_cleanup_close(&s.durable_fd);
 	conn_fini(&s.conn);
-	(void)malloc_trim(0);
+	inlay_give_memory_back();
 }

@@ -2,7 +2,6 @@
 #include "session/session.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -139,7 +138,7 @@ static void let_go(struct session *s)
 	inlay_idset_fini(&s->known);
 	inlay_idset_fini(&s->sender.out.ended);
 	inlay_trees_forget(s->source->trees);
-	(void)malloc_trim(0);
+	inlay_give_memory_back();
 }
 
 int session_push(struct session *s, const struct inlay_root *root, bool durable,

@@ -2,7 +2,6 @@
 #include "watch/live.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -254,7 +253,7 @@ static int loop(struct live *l, struct inlay_error *err)
 	if (l->seq > 0)
 		save(l);
 	/* What the first scan needed is not needed again. */
-	(void)malloc_trim(0);
+	inlay_give_memory_back();
 	while (r == 0 && !l->ending) {
 		r = turn(l, clock_fd, &busy_since, err);
 		if (l->save_ns && inlay_monotonic_ns() >= l->save_ns)
