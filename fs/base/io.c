@@ -440,8 +440,8 @@ int inlay_signal_fd(const int *signals, int *ret_fd, struct inlay_error *err)
 
 void inlay_give_memory_back(void)
 {
-	/* The sanitizers allocate by themselves, so glibc's own heap is never made ready, and two threads that come here
-	 * at once crash while it is. */
+	/* The sanitizers allocate by themselves, so glibc's own heap is never made ready, and two threads that
+	 * come here at once crash while it is. */
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
 	(void)malloc_trim(0);
 #endif
