@@ -76,8 +76,8 @@ static int parse_description(struct inlay_workspace *ws, const struct inlay_buf 
 	const uint8_t *path = inlay_cursor_string(&c, INLAY_HOST_PATH_MAX - 1, &len);
 	workspace_decode_redirects(ws, &c);
 	uint64_t sum = inlay_cursor_u64(&c);
-	if (!inlay_cursor_done(&c) || memcmp(magic, WORKSPACE_MAGIC, 4) != 0 || len == 0 ||
-	    (flags & ~SAVED_BITS) ||
+	if (!inlay_cursor_done(&c) || memcmp(magic, WORKSPACE_MAGIC, 4) != 0 ||
+	    version != WORKSPACE_VERSION || len == 0 || (flags & ~SAVED_BITS) ||
 	    (flags >> SAVED_UPPER_SHIFT & SAVED_UPPER_MASK) > INLAY_UPPER_READ_ONLY ||
 	    path[0] != '/' || memchr(path, 0, len) || sum != inlay_xxh3(b->data, b->len - 8))
 		return inlay_error_set(err, -EBADMSG, "it is damaged");

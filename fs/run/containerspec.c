@@ -43,7 +43,8 @@ int inlay_container_spec_decode(const void *bytes, size_t len, struct inlay_cont
 				       version);
 	s.runtime = inlay_cursor_u8(&c);
 	const uint8_t *image = inlay_cursor_bytes(&c, INLAY_DIGEST_BYTES);
-	if (!image || memcmp(magic, CONTAINER_MAGIC, 4) != 0 || s.runtime > INLAY_RUNTIME_PODMAN)
+	if (!image || memcmp(magic, CONTAINER_MAGIC, 4) != 0 || version != CONTAINER_VERSION ||
+	    s.runtime > INLAY_RUNTIME_PODMAN)
 		return inlay_error_set(err, -EBADMSG, "a bad description of a root");
 	memcpy(s.image.b, image, INLAY_DIGEST_BYTES);
 	s.user = speclist_get_text(&c);

@@ -126,8 +126,8 @@ int inlay_run_spec_decode(const void *bytes, size_t len, struct inlay_run_spec *
 	s.stop_signal = inlay_cursor_u8(&c);
 	s.stop_timeout_ns = (int64_t)inlay_cursor_u64(&c);
 	const uint8_t *name = inlay_cursor_string(&c, INLAY_RUN_NAME_MAX, &name_len);
-	if (!name || memcmp(magic, SPEC_MAGIC, 4) != 0 || flags > SPEC_WANTED ||
-	    !inlay_run_name_valid((const char *)name, name_len))
+	if (!name || memcmp(magic, SPEC_MAGIC, 4) != 0 || version != SPEC_VERSION ||
+	    flags > SPEC_WANTED || !inlay_run_name_valid((const char *)name, name_len))
 		return inlay_error_set(err, -EBADMSG, "a bad description of a program");
 	memcpy(s.name, name, name_len);
 	s.dir = speclist_get_text(&c);
